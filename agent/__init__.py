@@ -1,0 +1,1 @@
+"""Evidence, themes, writer, verifier: from a behaviour log to a profile whose claims cite it."""

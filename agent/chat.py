@@ -1,0 +1,171 @@
+"""The language model behind one protocol: OpenAI-compatible chat with a JSON schema, through LangChain."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+import openai
+from langchain_core.messages import AIMessage
+from langchain_openai import ChatOpenAI
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from agent.errors import ChatError, Usage
+
+Message = tuple[Literal["system", "user", "assistant"], str]
+Answer = TypeVar("Answer", bound=BaseModel)
+
+_RETRIED = frozenset({"unreachable", "timeout"})
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the model, as the accounts keep it.
+
+    Attributes:
+        role: What it was for: theme, summary or intent.
+        prompt: Label of the prompt.
+        outcome: `ok`, or the outcome of a `ChatError`, or `violations` once the verifier has refused the answer.
+        detail: Why, where it did not go well.
+    """
+
+    role: str
+    prompt: str
+    usage: Usage
+    outcome: str
+    detail: str | None = None
+
+
+class ChatModel(Protocol):
+    """A language model that answers in a given schema.
+
+    Attributes:
+        name: The model's name at its server.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    async def ask(
+        self, messages: Sequence[Message], schema: type[Answer], max_tokens: int
+    ) -> tuple[Answer, Usage]:
+        """Return the answer and what it cost.
+
+        Raises:
+            ChatError: There is no usable answer; `usage` is set on it as far as known.
+        """
+        ...
+
+
+class OpenAIChat:
+    """A chat model at an OpenAI-compatible server, such as vLLM's.
+
+    Args:
+        base_url: Up to and including `/v1`.
+        model: The model's name at that server.
+        api_key: If the server wants one.
+        timeout_s: For one call.
+        concurrency: Calls under way at once.
+        attempts: Tries when the server cannot be reached or is too slow; waits double from 0.5 s, with jitter.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        api_key: str = "none",
+        timeout_s: float = 120.0,
+        concurrency: int = 16,
+        attempts: int = 3,
+        pause_s: float = 0.5,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = model
+        self._client = ChatOpenAI(
+            base_url=base_url,
+            api_key=SecretStr(api_key),
+            model=model,
+            temperature=0.0,
+            timeout=timeout_s,
+            max_retries=0,
+        )
+        self._slots = asyncio.Semaphore(concurrency)
+        self._attempts, self._pause_s, self._jitter = attempts, pause_s, jitter
+
+    async def ask(
+        self, messages: Sequence[Message], schema: type[Answer], max_tokens: int
+    ) -> tuple[Answer, Usage]:
+        """Ask once, and again after a pause where the server was out of reach."""
+        for attempt in range(self._attempts):
+            try:
+                async with self._slots:
+                    return await self._once(messages, schema, max_tokens)
+            except ChatError as error:
+                if error.outcome not in _RETRIED or attempt + 1 == self._attempts:
+                    raise
+            await asyncio.sleep(self._pause_s * 2**attempt * (1 + self._jitter()))
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    async def _once(
+        self, messages: Sequence[Message], schema: type[Answer], max_tokens: int
+    ) -> tuple[Answer, Usage]:
+        # The schema goes as a dict: given as a class, the client would parse, and drop tokens and text on an error.
+        bound = self._client.with_structured_output(
+            schema.model_json_schema(), method="json_schema", include_raw=True, max_tokens=max_tokens
+        )
+        started = time.perf_counter()
+        try:
+            result: Any = await bound.ainvoke(list(messages))
+        except openai.LengthFinishReasonError as error:
+            usage = error.completion.usage
+            raw = error.completion.choices[0].message.content or ""
+            counted = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+            raise ChatError(
+                "cut_off",
+                f"the answer was cut off after {max_tokens} tokens",
+                raw,
+                Usage(*counted, _since(started)),
+            ) from error
+        except openai.APITimeoutError as error:
+            raise ChatError(
+                "timeout", "the model did not answer in time", usage=Usage(0, 0, _since(started))
+            ) from error
+        except openai.APIConnectionError as error:
+            raise ChatError(
+                "unreachable", "the model's server cannot be reached", usage=Usage(0, 0, _since(started))
+            ) from error
+        except openai.APIStatusError as error:
+            outcome = "unreachable" if error.status_code in {429, 502, 503, 504} else "refused"
+            message = f"the model's server answered {error.status_code}: {error.message[:300]}"
+            raise ChatError(outcome, message, usage=Usage(0, 0, _since(started))) from error
+        except (openai.OpenAIError, ValueError, KeyError, TypeError) as error:
+            # Anything else that the client makes of a broken reply.
+            message = f"the model's server sent what is no chat completion: {error}"
+            raise ChatError("malformed", message, usage=Usage(0, 0, _since(started))) from error
+        raw_message: AIMessage = result["raw"]
+        return _parse(raw_message, schema, _since(started))
+
+
+def _since(started: float) -> float:
+    return time.perf_counter() - started
+
+
+def _parse(message: AIMessage, schema: type[Answer], seconds: float) -> tuple[Answer, Usage]:
+    metadata = message.usage_metadata
+    usage = (
+        Usage(metadata["input_tokens"], metadata["output_tokens"], seconds)
+        if metadata
+        else Usage(0, 0, seconds)
+    )
+    text = message.text if isinstance(message.text, str) else str(message.content)
+    try:
+        return schema.model_validate_json(text), usage
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the answer"
+        raise ChatError(
+            "malformed", f"the answer does not fit the schema: {where}: {first['msg']}", text, usage
+        ) from error

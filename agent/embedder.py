@@ -1,0 +1,85 @@
+"""Texts to vectors: a Protocol, and sentence-transformers behind it."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from agent.errors import ModelError
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors.
+
+    Attributes:
+        name: Identifies the model and its version; vectors of different names are never compared.
+        dimension: Length of a vector.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def dimension(self) -> int: ...  # noqa: D102
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors, `(len(texts), dimension)`."""
+        ...
+
+
+class SentenceEmbedder:
+    """A sentence-transformers model on the CPU.
+
+    Args:
+        model: A folder with the model, or a Hub id.
+        name: What to call it; the folder's name unless given.
+    """
+
+    def __init__(self, model: str | Path, name: str | None = None) -> None:
+        self._model_id = str(model)
+        self.name = name or Path(model).name
+        self._memory: dict[bytes, npt.NDArray[np.float32]] = {}
+
+    @cached_property
+    def _model(self) -> Any:
+        # Loading takes seconds and most of a gigabyte of imports: only a command that embeds pays for it.
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+
+        try:
+            return SentenceTransformer(self._model_id, device="cpu")
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"the embedder {self._model_id} cannot be loaded: {error}. Fetch it with `limner model pull`."
+            ) from error
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self._model.get_embedding_dimension())
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors, `(len(texts), dimension)`; repeated texts are computed once."""
+        keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._memory}
+        if missing:
+            if len(self._memory) > 50_000:  # noqa: PLR2004
+                self._memory.clear()
+                missing = dict(zip(keys, texts, strict=True))
+            found = self._model.encode(
+                list(missing.values()), normalize_embeddings=True, batch_size=64, show_progress_bar=False
+            )
+            self._memory.update(zip(missing, np.asarray(found, dtype=np.float32), strict=True))
+        if not keys:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        return np.stack([self._memory[key] for key in keys])
+
+    @classmethod
+    def bundled(cls) -> "SentenceEmbedder":
+        return cls(os.environ["EMB"])

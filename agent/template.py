@@ -1,0 +1,90 @@
+"""The template writer: wording without a language model, for every user, from the same evidence."""
+
+from collections.abc import Sequence
+
+from agent.catalogue import Telling
+from agent.contract import Language
+from agent.themes import Theme
+from agent.words import MAIN_SHARE, Worded, called, cite, informative
+
+_EXAMPLES = 3
+
+
+def word_theme(theme: Theme, telling: Sequence[Telling], language: Language) -> Worded:
+    """Word a theme's name and statement (with citations of its first examples)."""
+    shown = informative(telling)
+    examples = list(range(1, min(_EXAMPLES, len(theme.examples)) + 1))
+    name, statement = (_chinese if language == "zh" else _english)(shown, liked=theme.polarity == "positive")
+    return Worded(name, cite(statement, examples, language), "template", words=0)
+
+
+def _split(shown: Sequence[Telling]) -> tuple[list[str], list[str]]:
+    """Return what most events have in common, and decades and lesser traits."""
+    main = [called(t.attribute) for t in shown if t.attribute.field != "decade" and t.share >= MAIN_SHARE]
+    rest = [called(t.attribute) for t in shown if called(t.attribute) not in main]
+    if not main and rest:
+        main, rest = rest[:1], rest[1:]
+    return main, rest
+
+
+def _english(shown: Sequence[Telling], *, liked: bool) -> tuple[str, str]:
+    main, rest = _split(shown)
+    if not main:
+        return ("A varied group of likes", "Likes a varied group of items") if liked else (
+            "A varied group of dislikes", "Does not like a varied group of items",
+        )  # fmt: skip
+    name = _and(main) + (f", partly {_and(rest)}" if rest else "")
+    verb = "Often likes" if liked else "Often dislikes"
+    statement = f"{verb} what is {'mostly' if rest else 'largely'} {_and(main)}"
+    return name[0].upper() + name[1:], statement + (f", in part {_and(rest)}" if rest else "")
+
+
+def _chinese(shown: Sequence[Telling], *, liked: bool) -> tuple[str, str]:
+    main, rest = _split(shown)
+    if not main:
+        return ("多样的喜好", "喜欢的内容较为多样") if liked else ("多样的不喜好", "不喜欢的内容较为多样")
+    verb = "经常喜欢" if liked else "经常不喜欢"
+    partly = f"，部分属于{'、'.join(rest)}" if rest else ""
+    return "、".join([*main, *rest]), f"{verb}{'、'.join(main)}类的内容{partly}"
+
+
+def _and(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def word_goal(telling: Sequence[Telling], stage: str, language: Language) -> tuple[str, str]:
+    """Word an intent's name and goal."""
+    main, rest = _split(informative(telling))
+    what = _and([*main, *rest]) if main else ""
+    if language == "zh":
+        return (what or "近期的需求", f"似乎正在寻找{what or '一些'}内容。")
+    doing = {"comparing": "comparing", "deciding": "about to decide on", "returning": "returning to"}.get(
+        stage, "exploring"
+    )
+    goal = f"Seems to be {doing} {what or 'a few items'}."
+    return ((what[0].upper() + what[1:]) if what else "A current need", goal)
+
+
+def sum_up(likes: Sequence[str], dislikes: Sequence[str], language: Language) -> list[tuple[str, list[int]]]:
+    """Sum up claims by their names.
+
+    Returns:
+        Sentences, each with the positions of the claims that it rests on: likes from 0, dislikes after them.
+    """
+    sentences = []
+    if likes:
+        shown = [_inside(name) for name in likes[:3]]
+        text = (
+            f"主要喜欢{'；'.join(shown)}。" if language == "zh" else f"Likes above all: {'; '.join(shown)}."
+        )
+        sentences.append((text, list(range(len(shown)))))
+    if dislikes:
+        shown = [_inside(name) for name in dislikes[:2]]
+        text = f"不喜欢{'；'.join(shown)}。" if language == "zh" else f"Dislikes: {'; '.join(shown)}."
+        sentences.append((text, list(range(len(likes), len(likes) + len(shown)))))
+    return sentences
+
+
+def _inside(name: str) -> str:
+    """Write a name as it stands inside a sentence; names that begin with a proper name or acronym stay."""
+    return name[0].lower() + name[1:] if name[:1].isupper() and name[1:2].islower() and " " in name else name

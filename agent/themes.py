@@ -1,0 +1,272 @@
+"""Themes: a user's events grouped by what their items have in common.
+
+Liked items are clustered by average linkage on cosine; negative events join the theme that they lie within, as
+counter-evidence, and the free ones form themes of dislike.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.cluster import AgglomerativeClustering
+
+from agent.catalogue import Attribute, BaseRates, ItemSet, Telling, Vectors, unit
+from agent.contract import Trend
+from agent.evidence import (
+    Bools,
+    EvidenceSettings,
+    Floats,
+    Support,
+    Weights,
+    confidence,
+    support,
+    trend,
+    weigh,
+)
+
+Ints = npt.NDArray[np.int64]
+Polarity = Literal["positive", "negative"]
+
+FIRST_THEMES = (2, 6)
+MAX_THEMES = 12
+MAX_CLUSTERED = 2_000
+MAX_EXAMPLES = 6
+MAX_TELLING = 8
+RADIUS_QUANTILE = 0.9
+VARIETY = 0.3
+
+
+@dataclass(frozen=True)
+class UserLog:
+    """One user's events in order of (time, event id).
+
+    Attributes:
+        event_ids: `n` ids.
+        items: `n` keys of the item set: the item's id, or that of a stand-in for an event's text, or None.
+        types: `n` event types.
+        values: `n` values or None.
+        times: `(n,)`, seconds since 1970, UTC.
+        offsets: `n` offsets in minutes east of UTC, or None.
+        revision: The log's revision when it was read.
+    """
+
+    user_id: str
+    event_ids: Sequence[str]
+    items: Sequence[str | None]
+    types: Sequence[str]
+    values: Sequence[float | None]
+    times: Floats
+    offsets: Sequence[int | None]
+    revision: int = 0
+
+
+@dataclass(frozen=True)
+class Theme:
+    """A group of a user's events with its numbers, before anyone has put it into words.
+
+    Attributes:
+        events: Rows of the log that the theme rests on (for a dislike: the negative events).
+        counter: Rows of the log that speak against it.
+        members: Distinct item keys of `events`, heaviest first.
+        examples: At most six of them, central and varied.
+        telling: The attributes that set the theme apart, most telling first.
+        attribute_counts: How many of `events` bear each attribute.
+    """
+
+    polarity: Polarity
+    events: Ints
+    counter: Ints
+    members: tuple[str, ...]
+    examples: tuple[str, ...]
+    telling: tuple[Telling, ...]
+    attribute_counts: dict[Attribute, int]
+    support: Support
+    strength: float
+    confidence: float
+    trend: Trend | None
+
+
+class Themes(NamedTuple):
+    """What `find_themes` found: the supported themes of both signs, strongest first, and all event weights."""
+
+    interests: tuple[Theme, ...]
+    dislikes: tuple[Theme, ...]
+    weights: Weights
+
+
+def first_count(n: int) -> int:
+    """Return the number of themes to start with for `n` liked items: clip(round(sqrt(n) / 1.6), 2, 6).
+
+    >>> [first_count(n) for n in (1, 2, 10, 30, 1000)]
+    [1, 2, 2, 3, 6]
+    """
+    if n < 2:  # noqa: PLR2004
+        return n
+    return int(np.clip(round(np.sqrt(n) / 1.6), *FIRST_THEMES))
+
+
+def cluster(vectors: Vectors, likes: Floats) -> Ints:
+    """Group rows into themes.
+
+    Args:
+        vectors: `(m, d)`, unit rows.
+        likes: `(m,)`, how many positive events each row stands for; the heaviest 2,000 rows are clustered, the
+            others join the nearest theme.
+
+    Returns:
+        `(m,)` labels from 0; a theme with more than half of the likes is split again, up to 12 themes.
+    """
+    m = len(vectors)
+    if m > MAX_CLUSTERED:
+        heavy = np.argsort(-likes, kind="stable")[:MAX_CLUSTERED]
+        core = cluster(vectors[heavy], likes[heavy])
+        labels: Ints = np.argmax(vectors @ _centroids(vectors[heavy], core).T, axis=1).astype(np.int64)
+        labels[heavy] = core
+        return labels
+    labels = _linkage(vectors, first_count(m), "average")
+    while (count := labels.max(initial=-1) + 1) < MAX_THEMES:
+        sizes = np.bincount(labels, weights=likes)
+        big = int(np.argmax(sizes))
+        rows = np.flatnonzero(labels == big)
+        if sizes[big] <= likes.sum() / 2 or len(rows) < 2 * FIRST_THEMES[0]:
+            break
+        # Average linkage would peel off one outlier at a time; Ward cuts the big theme in the middle.
+        parts = _linkage(vectors[rows], 2, "ward")
+        labels[rows[parts == 1]] = count
+    return labels
+
+
+def _linkage(vectors: Vectors, k: int, linkage: Literal["average", "ward"]) -> Ints:
+    if len(vectors) <= k or k < 2:  # noqa: PLR2004
+        return np.arange(len(vectors)) if len(vectors) <= k else np.zeros(len(vectors), dtype=np.int64)
+    metric = "euclidean" if linkage == "ward" else "cosine"
+    model = AgglomerativeClustering(n_clusters=k, metric=metric, linkage=linkage)
+    return np.asarray(model.fit_predict(vectors), dtype=np.int64)
+
+
+def _centroids(vectors: Vectors, labels: Ints) -> Vectors:
+    return unit(np.stack([vectors[labels == label].mean(axis=0) for label in range(labels.max() + 1)]))
+
+
+def find_themes(
+    log: UserLog, items: ItemSet, settings: EvidenceSettings, as_of: float | None = None
+) -> Themes:
+    """Weigh a user's events and group them into the themes that are supported.
+
+    Args:
+        log: The user's events.
+        items: Every item that the log names, with vectors.
+        settings: Event types, half-life and bounds.
+        as_of: Seconds since 1970; the user's last event unless given.
+    """
+    when = as_of if as_of is not None else float(log.times.max(initial=0.0))
+    weights = weigh(log.types, log.values, log.times, when, settings)
+    groups = _Groups(log, items, weights, settings)
+    taken, interests = groups.form(+1, np.ones(len(log.times), dtype=bool))
+    _, dislikes = groups.form(-1, ~taken)
+    return Themes(interests, dislikes, weights)
+
+
+class _Groups:
+    """The working state of `find_themes`: which item each event is about, and each item's net weight."""
+
+    def __init__(self, log: UserLog, items: ItemSet, weights: Weights, settings: EvidenceSettings) -> None:
+        self.log, self.items, self.weights, self.settings = log, items, weights, settings
+        keys = list(dict.fromkeys(key for key in log.items if key is not None))
+        index = {key: i for i, key in enumerate(keys)}
+        self.keys = keys
+        self.of_event = np.array([-1 if key is None else index[key] for key in log.items], dtype=np.int64)
+        known = self.of_event >= 0
+        self.net = np.bincount(self.of_event[known], weights=weights.decayed[known], minlength=len(keys))
+        self.vectors = items.vectors[[items.row[key] for key in keys]] if keys else items.vectors[:0]
+        self.base_rates: BaseRates = items.base_rates
+
+    def form(self, sign: int, free: Bools) -> tuple[Bools, tuple[Theme, ...]]:
+        """Form the themes of one sign out of free events.
+
+        Returns:
+            Which events the supported themes have taken, and the themes, strongest first.
+        """
+        signed = sign * self.weights.decayed
+        taken = np.zeros(len(signed), dtype=bool)
+        usable = free & (self.of_event >= 0) & (signed != 0)
+        present = np.unique(self.of_event[usable])
+        core = present[sign * self.net[present] > 0]
+        if not len(core):
+            return taken, ()
+        likes = np.bincount(self.of_event[usable & (signed > 0)], minlength=len(self.keys)).astype(float)
+        of_item = np.full(len(self.keys), -1, dtype=np.int64)
+        of_item[core] = cluster(self.vectors[core], likes[core])
+        self._join(np.setdiff1d(present, core), core, of_item)
+        total = float(signed[signed > 0].sum())
+        themes = []
+        for label in range(int(of_item.max()) + 1):
+            rows = np.flatnonzero(usable & (self.of_event >= 0) & (of_item[self.of_event] == label))
+            found = support(signed[rows], self.weights.explicit[rows])
+            if found.holds(self.settings.max_negative_share):
+                themes.append(self._theme(sign, rows, found, total))
+                taken[rows] = True
+        return taken, tuple(sorted(themes, key=lambda theme: -abs(theme.strength)))
+
+    def _join(self, others: Ints, core: Ints, of_item: Ints) -> None:
+        """Let items of the other sign join the nearest theme, if they lie within its 90th-percentile radius."""
+        if not len(others):
+            return
+        labels = of_item[core]
+        centroids = _centroids(self.vectors[core], labels)
+        distance = 1.0 - np.einsum("ij,ij->i", self.vectors[core], centroids[labels])
+        radius = np.array(
+            [np.quantile(distance[labels == k], RADIUS_QUANTILE) for k in range(len(centroids))]
+        )
+        away = 1.0 - self.vectors[others] @ centroids.T
+        nearest = np.argmin(away, axis=1)
+        inside = away[np.arange(len(others)), nearest] <= radius[nearest] + 1e-6
+        of_item[others[inside]] = nearest[inside]
+
+    def _theme(self, sign: int, rows: Ints, found: Support, total: float) -> Theme:
+        signed, undecayed = sign * self.weights.decayed, sign * self.weights.undecayed
+        events = rows[signed[rows] > 0]
+        heaviest = events[np.argsort(-signed[events], kind="stable")]
+        members = tuple(dict.fromkeys(self.keys[i] for i in self.of_event[heaviest]))
+        same_sign = np.flatnonzero(signed > 0)
+        counts = Counter(a for i in self.of_event[events] for a in self.items.attributes[self.keys[i]])
+        return Theme(
+            polarity="positive" if sign > 0 else "negative",
+            events=heaviest,
+            counter=rows[signed[rows] < 0],
+            members=members,
+            examples=self._examples(events, signed),
+            telling=most_telling(counts, len(events), self.base_rates),
+            attribute_counts=dict(counts),
+            support=found,
+            strength=sign * found.positive / total,
+            confidence=confidence(undecayed[rows]),
+            trend=trend(np.isin(same_sign, events), self.log.times[same_sign]),
+        )
+
+    def _examples(self, events: Ints, signed: Floats) -> tuple[str, ...]:
+        """Pick at most six items: central and heavy first, each away from those picked before (MMR)."""
+        ids, where = np.unique(self.of_event[events], return_inverse=True)
+        weight = np.bincount(where, weights=signed[events])
+        vectors = self.vectors[ids]
+        score = (vectors @ unit(vectors.mean(axis=0))) * weight / weight.max()
+        picked: list[int] = []
+        closest = np.zeros(len(ids), dtype=np.float32)
+        for _ in range(min(MAX_EXAMPLES, len(ids))):
+            gain = (1 - VARIETY) * score - VARIETY * closest
+            gain[picked] = -np.inf
+            best = int(np.argmax(gain))
+            picked.append(best)
+            closest = np.maximum(closest, vectors @ vectors[best])
+        return tuple(self.keys[ids[i]] for i in picked)
+
+
+def most_telling(counts: Counter[Attribute], total: int, base_rates: BaseRates) -> tuple[Telling, ...]:
+    """Return the attributes that a sentence may name, most telling first: by share times log lift."""
+    tellings = (base_rates.telling(a, c, total) for a, c in counts.items())
+    held = [t for t in tellings if t.holds and t.lift > 1]
+    held.sort(key=lambda t: (-t.share * np.log(t.lift), t.attribute))
+    return tuple(held[:MAX_TELLING])

@@ -1,0 +1,109 @@
+"""The verifier: every word of a text is checked against the log, by code.
+
+`verify` returns what is wrong with a claim's name and statement, and which of its words are interpretation: words
+that no text behind the claim supports and that no check forbids.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from agent.verify import checks
+from agent.verify.checks import Kind, Seen, Violation
+from agent.verify.grounds import Grounds, Vocabulary
+from agent.verify.repetition import Repetition
+from agent.verify.text import CITATION, FILLER, content
+
+__all__ = [
+    "VERSION",
+    "Grounds",
+    "Kind",
+    "Repetition",
+    "Verdict",
+    "Violation",
+    "Vocabulary",
+    "verify",
+    "verify_claim",
+]
+
+VERSION = "1"
+"""Raised with every change of what passes; it goes into the key of a profile."""
+
+MAX_NAME_WORDS = 10
+MIN_WORDS, MAX_WORDS = 2, 45
+
+_CHECKS: tuple[Callable[[Seen, Grounds], Iterator[Violation]], ...] = (
+    checks.citations,
+    checks.instruction,
+    checks.personal_data,
+    checks.sensitive,
+    checks.language,
+    checks.decades,
+    checks.attributes,
+    checks.counts,
+    checks.names,
+)
+
+
+class Verdict(NamedTuple):
+    """What the verifier says of a text.
+
+    Attributes:
+        violations: What is wrong; a text passes if there are none.
+        interpretive: Words that the texts behind the claim do not contain, as written.
+        words: Number of words that say something.
+    """
+
+    violations: tuple[Violation, ...]
+    interpretive: tuple[str, ...]
+    words: int
+
+    @property
+    def passes(self) -> bool:
+        """Whether the text may be shown."""
+        return not self.violations
+
+
+def verify(text: str, grounds: Grounds, repetition: Repetition | None = None) -> Verdict:
+    """Check one sentence against its grounds."""
+    seen = Seen.of(text, grounds)
+    found = [violation for check in _CHECKS for violation in check(seen, grounds)]
+    found += checks.polarity(seen, grounds)
+    if not MIN_WORDS <= len(text.split()) <= MAX_WORDS and grounds.language == "en":
+        found.append(Violation("length", f"write {MIN_WORDS} to {MAX_WORDS} words"))
+    interpretive, said = _interpretation(seen, grounds)
+    if grounds.language == "en" and not _rests_on_something(seen, grounds):
+        found.append(
+            Violation("ungrounded", "say what the items have in common, in the words of their traits")
+        )
+    if repetition is not None and (other := repetition.of(text, grounds.others, grounds.vocabulary)):
+        found.append(Violation("repeats", f'this was said already: "{other}"'))
+    return Verdict(tuple(dict.fromkeys(found)), interpretive, said)
+
+
+def verify_claim(
+    name: str, statement: str, grounds: Grounds, repetition: Repetition | None = None
+) -> Verdict:
+    """Check a claim's statement and its name, which need not say whether the items are liked."""
+    whole = verify(statement, grounds, repetition)
+    seen = Seen.of(name, grounds)
+    found = [violation for check in _CHECKS for violation in check(seen, grounds)]
+    if len(name.split()) > MAX_NAME_WORDS:
+        found.append(Violation("length", f"a name has at most {MAX_NAME_WORDS} words"))
+    return Verdict(tuple(dict.fromkeys((*whole.violations, *found))), whole.interpretive, whole.words)
+
+
+def _interpretation(seen: Seen, grounds: Grounds) -> tuple[tuple[str, ...], int]:
+    if grounds.language != "en":
+        return (), 0
+    said = content(seen.words)
+    named = {i for first, last, _ in checks.mentions(seen, grounds) for i in range(first, last + 1)}
+    positions = {w.start for i, w in enumerate(seen.words) if i in named}
+    free = [w.text for w in said if w.start not in positions and w.lemma not in grounds.known]
+    return tuple(dict.fromkeys(free)), len(said)
+
+
+def _rests_on_something(seen: Seen, grounds: Grounds) -> bool:
+    """Tell whether a text names at least one thing of the theme: an attribute, a title, a decade, a word of its texts."""
+    titles = seen.plain != CITATION.sub(lambda m: " " * len(m.group()), seen.text)
+    known = any(w.lemma in grounds.known and w.lemma not in FILLER for w in seen.words)
+    return titles or known or any(True for _ in checks.mentions(seen, grounds)) or checks.names_a_decade(seen)

@@ -1,0 +1,67 @@
+"""Does a text say again what another claim says?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from agent.verify.grounds import Vocabulary
+from agent.verify.text import CITATION, content, starts_sentence, words
+
+Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Compares by the embedding of the whole text, and by what the texts name.
+
+    Two texts of which the first names nothing that the second does not (no attribute, decade or proper name of its
+    own) say the same from a moderate cosine on; otherwise only if they are nearly identical.
+
+    Attributes:
+        embed: Texts to unit vectors `(n, d)`.
+        near: Cosine from which two texts say the same, whatever they name.
+        nearish: Cosine from which they do if the first names nothing of its own.
+    """
+
+    embed: Embed
+    near: float = 0.94
+    nearish: float = 0.5
+
+    def of(self, text: str, others: Sequence[str], vocabulary: Vocabulary) -> str | None:
+        """Return the first of `others` that the text repeats, or None."""
+        if not others:
+            return None
+        plain = [CITATION.sub("", t) for t in (text, *others)]
+        vectors = self.embed(plain)
+        cosines = vectors[1:] @ vectors[0]
+        named, said = _named(plain[0], vocabulary), _said(plain[0])
+        for other, words_of_other, cosine in zip(others, plain[1:], cosines, strict=True):
+            own = named - _named(words_of_other, vocabulary)
+            if (
+                cosine >= self.near
+                or (not own and cosine >= self.nearish)
+                or (said and said == _said(words_of_other))
+            ):
+                return other
+        return None
+
+
+def _said(text: str) -> frozenset[str]:
+    return frozenset(w.lemma for w in content(words(text)))
+
+
+def _named(text: str, vocabulary: Vocabulary) -> frozenset[str]:
+    """Return the categories, decades, numbers and capitalised words of a text."""
+    found = words(text)
+    forms = [w.lemma for w in found]
+    phrases = {
+        " ".join(forms[i : i + n])
+        for n in range(1, vocabulary.longest + 1)
+        for i in range(len(forms))
+        if tuple(forms[i : i + n]) in vocabulary.phrases
+    }
+    capitals = {w.lemma for w in found if w.capital and not starts_sentence(text, w.start)}
+    digits = {w.text for w in found if w.text[0].isdigit()}
+    return frozenset(phrases | capitals | digits | {w.lemma for w in found if w.lemma.endswith("ties")})

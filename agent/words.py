@@ -1,0 +1,155 @@
+"""What the writers produce, and how it reads: schemas of the answers, traits, examples, rendering."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.catalogue import Attribute, Telling, attributes_of, readable_title, year_of
+from agent.contract import Language, Wording
+from agent.themes import Theme
+from agent.verify.text import CITATION
+from store.records import Item
+
+MAX_TITLE = 80
+MAX_TRAITS = 3
+MAIN_SHARE = 0.6
+USUAL_LIFT = 1.3
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ThemeWords(_Answer):
+    """A theme in words; examples are cited by number."""
+
+    name: str = Field(min_length=2, max_length=80)
+    statement: str = Field(min_length=8, max_length=220)
+    examples: Annotated[list[int], Field(min_length=1, max_length=3)]
+
+
+class IntentWords(_Answer):
+    """A need in words; examples are cited by number."""
+
+    name: str = Field(min_length=2, max_length=80)
+    goal: str = Field(min_length=8, max_length=220)
+    examples: Annotated[list[int], Field(min_length=1, max_length=3)]
+
+
+class SummarySentenceWords(_Answer):
+    """A sentence of the summary and the numbers of the claims that it rests on."""
+
+    text: str = Field(min_length=8, max_length=260)
+    claims: Annotated[list[int], Field(min_length=1, max_length=6)]
+
+
+class SummaryWords(_Answer):
+    """The summary."""
+
+    sentences: Annotated[list[SummarySentenceWords], Field(min_length=1, max_length=3)]
+
+
+@dataclass(frozen=True)
+class Worded:
+    """A claim's words.
+
+    Attributes:
+        statement: With citations such as [2].
+        wording: Who wrote it.
+        interpretive: Words that the texts do not support.
+        tries: Calls of the model that it took; 0 for a template.
+    """
+
+    name: str
+    statement: str
+    wording: Wording
+    interpretive: tuple[str, ...] = ()
+    words: int = 0
+    tries: int = 0
+
+
+def clean(text: str, limit: int = MAX_TITLE) -> str:
+    """Make outside text safe for one line: no control or format characters, no runs of blanks, at most `limit` long.
+
+    >>> clean("A\\n\\u200bB   C")
+    'A B C'
+    """
+    kept = "".join(
+        " " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C"
+    )
+    short = " ".join(kept.split())
+    return short if len(short) <= limit else short[: limit - 1].rstrip() + "\u2026"
+
+
+def title_of(item: Item) -> str:
+    """Return an item's title as it is shown."""
+    return clean(readable_title(item.title)) or item.item_id
+
+
+def cite(statement: str, examples: Sequence[int], language: Language) -> str:
+    """Append citations to a statement.
+
+    >>> cite("Enjoys war dramas.", [2, 1], "en")
+    'Enjoys war dramas, such as [2] and [1].'
+    """
+    marks = [f"[{n}]" for n in dict.fromkeys(examples)]
+    body = statement.strip().rstrip(".\u3002!").rstrip()
+    if language == "zh":
+        return f"{body}，例如{'、'.join(marks)}。"
+    joined = marks[0] if len(marks) == 1 else f"{', '.join(marks[:-1])} and {marks[-1]}"
+    return f"{body}, such as {joined}."
+
+
+def render(statement: str, titles: Sequence[str], language: Language) -> str:
+    """Put titles in the place of citations; numbers without a title stay."""
+
+    def title(number: int) -> str:
+        shown = titles[number - 1] if 1 <= number <= len(titles) else f"[{number}]"
+        return f"《{shown}》" if language == "zh" else shown
+
+    return CITATION.sub(lambda match: title(int(match[1])), statement)
+
+
+def informative(telling: Sequence[Telling]) -> list[Telling]:
+    """Leave out decades that are usual in the catalogue, unless nothing else is left; at most three."""
+    kept = [t for t in telling if t.attribute.field != "decade" or t.lift >= USUAL_LIFT]
+    return (kept or list(telling))[:MAX_TRAITS]
+
+
+def called(attribute: Attribute) -> str:
+    """Say an attribute as it reads inside a sentence: categories in lower case, names and decades as they are."""
+    return attribute.value.lower() if attribute.field == "category" else attribute.value
+
+
+def traits(telling: Sequence[Telling]) -> str:
+    """Describe traits for a prompt.
+
+    Returns:
+        "mainly crime, drama; partly 1990s": main are those of at least 60 % of the events, and the first.
+    """
+    shown = informative(telling)
+    main = [called(t.attribute) for i, t in enumerate(shown) if i == 0 or t.share >= MAIN_SHARE]
+    part = [called(t.attribute) for i, t in enumerate(shown) if i > 0 and t.share < MAIN_SHARE]
+    pieces = [f"mainly {', '.join(main)}" if main else "", f"partly {', '.join(part)}" if part else ""]
+    return "; ".join(piece for piece in pieces if piece) or "mixed"
+
+
+def example_line(number: int, item: Item, telling: Sequence[Telling]) -> str:
+    """Describe an example for a prompt: its title, year, and which of the traits it has (all, if there are none)."""
+    wanted = {t.attribute for t in informative(telling)}
+    has = [a for a in attributes_of(item) if a.field != "decade" and (a in wanted or not wanted)]
+    year = year_of(item)
+    quoted = title_of(item).replace('"', "'")
+    return f'[{number}] "{quoted}"{f" ({year})" if year else ""} {", ".join(called(a) for a in has[:6])}'.rstrip()
+
+
+def theme_lines(theme: Theme, items: Sequence[Item], telling: Sequence[Telling]) -> dict[str, str]:
+    """Return the prompt's variables that describe a theme."""
+    return {
+        "polarity": "likes" if theme.polarity == "positive" else "dislikes",
+        "items": "\n".join(example_line(n, item, telling) for n, item in enumerate(items, 1)),
+        "traits": traits(telling),
+    }

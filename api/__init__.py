@@ -1,0 +1,1 @@
+"""Settings, command line and HTTP: the only package that reads the environment."""

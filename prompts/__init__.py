@@ -1,0 +1,1 @@
+"""Prompt files, versioned and immutable once released, and their strict loader."""

@@ -1,0 +1,1 @@
+"""Everything that touches SQL: tables, migrations, repositories, ingest, and the embedded PostgreSQL."""

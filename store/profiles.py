@@ -1,0 +1,175 @@
+"""Profiles in the store: versions, of which exactly one is active; their claims, evidence, attempts and calls."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import String, cast, delete, func, insert, select, update
+from sqlmodel import Session, col
+
+from store.errors import ConflictError, NotFoundError
+from store.tables import AttemptRow, ClaimRow, EmbeddingRow, EvidenceRow, LlmCallRow, ProfileRow, UserRow
+
+
+class StoredClaim(NamedTuple):
+    """A claim's row and its evidence, in order."""
+
+    row: ClaimRow
+    evidence: tuple[EvidenceRow, ...]
+
+
+class StoredProfile(NamedTuple):
+    """A profile's row and its claims, in the order in which they are shown."""
+
+    row: ProfileRow
+    claims: tuple[StoredClaim, ...]
+
+
+def save(session: Session, profile: StoredProfile, *, log_revision: int) -> int:
+    """Store a profile as the user's next version and make it the active one.
+
+    Args:
+        session: The unit of work; all of it is stored or nothing.
+        profile: Rows without keys; the version is set here.
+        log_revision: The revision of the log that the profile was made of.
+
+    Returns:
+        The version.
+
+    Raises:
+        ConflictError: The user has gone, withdrawn consent, or has a profile of a later revision of the log.
+    """
+    row = profile.row
+    query = select(UserRow).where(col(UserRow.user_id) == row.user_id)
+    user = session.scalars(query.with_for_update().execution_options(populate_existing=True)).one_or_none()
+    if user is None or not user.consent:
+        raise ConflictError(
+            f"User {row.user_id} is gone or has withdrawn consent: the profile was not stored."
+        )
+    active = session.scalars(
+        select(ProfileRow).where(col(ProfileRow.user_id) == row.user_id, col(ProfileRow.active))
+    ).one_or_none()
+    if active is not None and active.log.get("revision", 0) > log_revision:
+        raise ConflictError(f"User {row.user_id} has a profile of a later log: this one was not stored.")
+    latest = session.scalar(
+        select(func.max(ProfileRow.version)).where(col(ProfileRow.user_id) == row.user_id)
+    )
+    session.execute(
+        update(ProfileRow)
+        .where(col(ProfileRow.user_id) == row.user_id, col(ProfileRow.active))
+        .values(active=False)
+    )
+    row.version, row.active = (latest or 0) + 1, True
+    session.add(row)
+    session.flush()
+    _add_claims(session, row, profile.claims)
+    return row.version
+
+
+def _add_claims(session: Session, profile: ProfileRow, claims: Sequence[StoredClaim]) -> None:
+    for claim in claims:
+        assert profile.profile_id is not None  # noqa: S101 - set by the flush
+        claim.row.profile_id = profile.profile_id
+        session.add(claim.row)
+    session.flush()
+    evidence = [
+        {**row.model_dump(), "claim_pk": claim.row.claim_pk} for claim in claims for row in claim.evidence
+    ]
+    if evidence:
+        session.execute(insert(EvidenceRow), evidence)
+
+
+def load(session: Session, user_id: str, version: int | None = None) -> StoredProfile:
+    """Read a version of a user's profile; the active one unless a version is given.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    query = select(ProfileRow).where(col(ProfileRow.user_id) == user_id)
+    wanted = col(ProfileRow.active) if version is None else col(ProfileRow.version) == version
+    row = session.scalars(query.where(wanted)).one_or_none()
+    if row is None:
+        what = "profile" if version is None else f"version {version} of a profile"
+        raise NotFoundError(
+            f"User {user_id} has no {what}. Write one with `limner profile write --user {user_id}`."
+        )
+    claims = session.scalars(
+        select(ClaimRow).where(col(ClaimRow.profile_id) == row.profile_id).order_by(col(ClaimRow.position))
+    ).all()
+    evidence: dict[int, list[EvidenceRow]] = {}
+    for piece in session.scalars(
+        select(EvidenceRow)
+        .where(col(EvidenceRow.claim_pk).in_([claim.claim_pk for claim in claims]))
+        .order_by(col(EvidenceRow.claim_pk), col(EvidenceRow.position))
+    ):
+        evidence.setdefault(piece.claim_pk, []).append(piece)
+    return StoredProfile(row, tuple(StoredClaim(c, tuple(evidence.get(c.claim_pk or 0, ()))) for c in claims))
+
+
+def versions(session: Session, user_id: str) -> list[ProfileRow]:
+    """Return the rows of all versions of a user's profile, oldest first."""
+    query = select(ProfileRow).where(col(ProfileRow.user_id) == user_id).order_by(col(ProfileRow.version))
+    return list(session.scalars(query))
+
+
+def active_users(session: Session) -> list[str]:
+    """Return the ids of the users who have an active profile, in order."""
+    query = select(col(ProfileRow.user_id)).where(col(ProfileRow.active)).order_by(col(ProfileRow.user_id))
+    return list(session.scalars(query))
+
+
+def active_keys(session: Session, ids: Sequence[str]) -> dict[str, str]:
+    """Return the key that each user's active profile was written under."""
+    query = select(col(ProfileRow.user_id), ProfileRow.provenance["key"].astext).where(
+        col(ProfileRow.active), col(ProfileRow.user_id).in_(ids)
+    )
+    return {user_id: key for user_id, key in session.execute(query) if key}
+
+
+def start_attempt(session: Session, user_id: str, writer: str, now: datetime) -> int:
+    """Note that an attempt to write a profile begins; returns its id."""
+    row = AttemptRow(user_id=user_id, writer=writer, started_at=now, outcome="running")
+    session.add(row)
+    session.flush()
+    assert row.attempt_id is not None  # noqa: S101 - set by the flush
+    return row.attempt_id
+
+
+def end_attempt(
+    session: Session,
+    attempt_id: int,
+    now: datetime,
+    outcome: str,
+    *,
+    reason: str | None = None,
+    version: int | None = None,
+) -> None:
+    """Note how an attempt ended."""
+    session.execute(
+        update(AttemptRow)
+        .where(col(AttemptRow.attempt_id) == attempt_id)
+        .values(finished_at=now, outcome=outcome, reason=reason, version=version)
+    )
+
+
+def add_calls(session: Session, calls: Sequence[LlmCallRow]) -> None:
+    """Keep the accounts of calls of a language model."""
+    session.add_all(calls)
+
+
+def failures(session: Session, user_id: str) -> list[AttemptRow]:
+    """Return a user's failed attempts, oldest first."""
+    query = select(AttemptRow).where(col(AttemptRow.user_id) == user_id, col(AttemptRow.outcome) == "failed")
+    return list(session.scalars(query.order_by(col(AttemptRow.started_at))))
+
+
+def forget_claim_vectors(session: Session, user_id: str) -> None:
+    """Remove the vectors of claims that are not in the user's active profile."""
+    old = (
+        select(cast(col(ClaimRow.claim_pk), String))
+        .join(ProfileRow, col(ProfileRow.profile_id) == col(ClaimRow.profile_id))
+        .where(col(ProfileRow.user_id) == user_id, ~col(ProfileRow.active))
+    )
+    session.execute(
+        delete(EmbeddingRow).where(col(EmbeddingRow.kind) == "claim", col(EmbeddingRow.owner_id).in_(old))
+    )

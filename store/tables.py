@@ -1,0 +1,204 @@
+"""The tables. Domain and wire models live elsewhere; these are rows.
+
+Identifiers are compared byte by byte (collation "C"): faster to index, and the same on every server.
+`events.user_id` and `events.item_id` carry no foreign key: checking them costs about as much as storing
+the row, and ingest makes the missing users and item stubs in the same transaction.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from pgvector.sqlalchemy import Vector
+from sqlalchemy import Column, DateTime, Double, ForeignKey, Index, SmallInteger, String, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlmodel import Field, SQLModel
+
+
+def _key(*, primary: bool = False, nullable: bool = False) -> Any:
+    return Field(sa_column=Column(String(collation="C"), primary_key=primary, nullable=nullable))
+
+
+def _time(*, nullable: bool = False) -> Any:
+    return Field(sa_column=Column(DateTime(timezone=True), nullable=nullable))
+
+
+def _json(default: str = "{}") -> Any:
+    return Field(sa_column=Column(JSONB, nullable=False, server_default=text(f"'{default}'::jsonb")))
+
+
+class UserRow(SQLModel, table=True):
+    """A user. `log_revision` rises with every transaction that changes the user's events."""
+
+    __tablename__ = "users"
+    user_id: str = _key(primary=True)
+    attributes: dict[str, Any] = _json()
+    consent: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
+    language: str | None = None
+    tz: str | None = None
+    log_revision: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+
+
+class ItemRow(SQLModel, table=True):
+    """An item; `stub` marks one that is known only because an event named it."""
+
+    __tablename__ = "items"
+    item_id: str = _key(primary=True)
+    title: str = Field(sa_column=Column(Text, nullable=False))
+    categories: list[str] = Field(
+        sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'::text[]"))
+    )
+    attributes: dict[str, Any] = _json()
+    description: str | None = Field(default=None, sa_column=Column(Text))
+    price: float | None = None
+    image_caption: str | None = Field(default=None, sa_column=Column(Text))
+    created_at: datetime | None = _time(nullable=True)
+    stub: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+
+
+class IngestRunRow(SQLModel, table=True):
+    """One attempt to ingest one file: running, done, failed or interrupted."""
+
+    __tablename__ = "ingest_runs"
+    run_id: int | None = Field(default=None, primary_key=True)
+    kind: str
+    file: str
+    source: str
+    state: str
+    started_at: datetime = _time()
+    finished_at: datetime | None = _time(nullable=True)
+    rows_read: int = 0
+    rows_stored: int = 0
+    rows_known: int = 0
+    rows_rejected: int = 0
+    reason: str | None = Field(default=None, sa_column=Column(Text))
+
+
+class EventRow(SQLModel, table=True):
+    """An event as ingested."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_user_ts", "user_id", "ts"),)
+    event_id: str = _key(primary=True)
+    user_id: str = _key()
+    item_id: str | None = _key(nullable=True)
+    type: str
+    ts: datetime = _time()
+    ts_offset: int | None = Field(default=None, sa_column=Column(SmallInteger))
+    value: float | None = Field(default=None, sa_column=Column(Double))
+    text: str | None = Field(default=None, sa_column=Column(Text))
+    context: dict[str, Any] | None = Field(default=None, sa_column=Column(JSONB))
+    run_id: int | None = None
+
+
+class ProfileRow(SQLModel, table=True):
+    """One version of a user's profile; the claims are rows of their own."""
+
+    __tablename__ = "profiles"
+    __table_args__ = (
+        Index("uq_profiles_user_version", "user_id", "version", unique=True),
+        Index("uq_profiles_one_active", "user_id", unique=True, postgresql_where=text("active")),
+    )
+    profile_id: int | None = Field(default=None, primary_key=True)
+    user_id: str = Field(
+        sa_column=Column(
+            String(collation="C"), ForeignKey("users.user_id", ondelete="CASCADE"), nullable=False
+        )
+    )
+    version: int
+    active: bool
+    language: str
+    created_at: datetime = _time()
+    summary: list[dict[str, Any]] = _json("[]")
+    habits: list[dict[str, Any]] = _json("[]")
+    tags: list[dict[str, Any]] = _json("[]")
+    log: dict[str, Any] = _json()
+    provenance: dict[str, Any] = _json()
+    quality: dict[str, Any] = _json()
+
+
+class ClaimRow(SQLModel, table=True):
+    """One claim of one profile version, in the order in which it is shown."""
+
+    __tablename__ = "claims"
+    __table_args__ = (Index("uq_claims_profile_claim", "profile_id", "claim_id", unique=True),)
+    claim_pk: int | None = Field(default=None, primary_key=True)
+    profile_id: int = Field(
+        sa_column=Column(ForeignKey("profiles.profile_id", ondelete="CASCADE"), nullable=False)
+    )
+    claim_id: str
+    position: int
+    kind: str
+    name: str = Field(sa_column=Column(Text, nullable=False))
+    statement: str = Field(sa_column=Column(Text, nullable=False))
+    strength: float
+    confidence: float
+    trend: str | None = None
+    origin: str
+    wording: str
+    locked: bool = False
+    attributes: dict[str, Any] = _json()
+    details: dict[str, Any] = _json()
+
+
+class EvidenceRow(SQLModel, table=True):
+    """An event that a claim rests on (weight > 0) or that speaks against it (`counter`)."""
+
+    __tablename__ = "evidence"
+    __table_args__ = (Index("ix_evidence_event", "event_id"),)
+    claim_pk: int = Field(
+        sa_column=Column(ForeignKey("claims.claim_pk", ondelete="CASCADE"), primary_key=True, nullable=False)
+    )
+    event_id: str = Field(
+        sa_column=Column(
+            String(collation="C"), ForeignKey("events.event_id", ondelete="CASCADE"), primary_key=True
+        )
+    )
+    position: int = Field(sa_column=Column(SmallInteger, nullable=False))
+    weight: float
+    counter: bool = False
+
+
+class EmbeddingRow(SQLModel, table=True):
+    """A vector of something (`kind` item or claim), by one embedder, for the text with this hash."""
+
+    __tablename__ = "embeddings"
+    kind: str = Field(primary_key=True)
+    owner_id: str = _key(primary=True)
+    model: str = Field(primary_key=True)
+    text_hash: str
+    vector: Any = Field(sa_column=Column(Vector(), nullable=False))
+
+
+class AttemptRow(SQLModel, table=True):
+    """One attempt to write one user's profile, and how it ended."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (Index("ix_attempts_user", "user_id", "started_at"),)
+    attempt_id: int | None = Field(default=None, primary_key=True)
+    user_id: str = _key()
+    writer: str
+    started_at: datetime = _time()
+    finished_at: datetime | None = _time(nullable=True)
+    outcome: str
+    reason: str | None = Field(default=None, sa_column=Column(Text))
+    version: int | None = None
+
+
+class LlmCallRow(SQLModel, table=True):
+    """One call of a language model: what it cost and how it ended."""
+
+    __tablename__ = "llm_calls"
+    __table_args__ = (Index("ix_llm_calls_attempt", "attempt_id"),)
+    call_id: int | None = Field(default=None, primary_key=True)
+    attempt_id: int | None = Field(
+        default=None, sa_column=Column(ForeignKey("attempts.attempt_id", ondelete="CASCADE"))
+    )
+    role: str
+    prompt: str
+    model: str
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+    outcome: str
+    detail: str | None = Field(default=None, sa_column=Column(Text))
+    created_at: datetime = _time()
