@@ -120,7 +120,14 @@ class LogSpan(Part):
 
 
 class Provenance(Part):
-    """Who wrote the words, with what, and what it cost."""
+    """Who wrote the words, with what, and what it cost.
+
+    Attributes:
+        key: SHA-256 of everything that the profile depends on; the same key means the same profile.
+        evidence_settings: The settings that the numbers were computed with, for computing them again.
+    """
+
+    key: str
 
     writer: Writer
     model: str | None = None
@@ -128,7 +135,7 @@ class Provenance(Part):
     prompts: dict[str, str] = Field(default_factory=dict)
     sampling: dict[str, float] = Field(default_factory=dict)
     embedder: str
-    evidence_settings: str
+    evidence_settings: dict[str, Any]
     tokens_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0

@@ -1,7 +1,6 @@
 """Texts to vectors: a Protocol, and sentence-transformers behind it."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -79,7 +78,3 @@ class SentenceEmbedder:
         if not keys:
             return np.zeros((0, self.dimension), dtype=np.float32)
         return np.stack([self._memory[key] for key in keys])
-
-    @classmethod
-    def bundled(cls) -> "SentenceEmbedder":
-        return cls(os.environ["EMB"])

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from agent.catalogue import Telling
 from agent.contract import Language
-from agent.themes import Theme
-from agent.words import MAIN_SHARE, Worded, called, cite, informative
+from agent.themes import Theme, informative
+from agent.words import MAIN_SHARE, Worded, called, cite
 
 _EXAMPLES = 3
 

@@ -37,6 +37,8 @@ MAX_EXAMPLES = 6
 MAX_TELLING = 8
 RADIUS_QUANTILE = 0.9
 VARIETY = 0.3
+MAX_TRAITS = 3
+USUAL_LIFT = 1.3
 
 
 @dataclass(frozen=True)
@@ -164,14 +166,14 @@ def find_themes(
     """
     when = as_of if as_of is not None else float(log.times.max(initial=0.0))
     weights = weigh(log.types, log.values, log.times, when, settings)
-    groups = _Groups(log, items, weights, settings)
+    groups = Grouping(log, items, weights, settings)
     taken, interests = groups.form(+1, np.ones(len(log.times), dtype=bool))
     _, dislikes = groups.form(-1, ~taken)
     return Themes(interests, dislikes, weights)
 
 
-class _Groups:
-    """The working state of `find_themes`: which item each event is about, and each item's net weight."""
+class Grouping:
+    """Groups one user's events: knows which item each event is about, and each item's net weight."""
 
     def __init__(self, log: UserLog, items: ItemSet, weights: Weights, settings: EvidenceSettings) -> None:
         self.log, self.items, self.weights, self.settings = log, items, weights, settings
@@ -203,13 +205,26 @@ class _Groups:
         self._join(np.setdiff1d(present, core), core, of_item)
         total = float(signed[signed > 0].sum())
         themes = []
-        for label in range(int(of_item.max()) + 1):
-            rows = np.flatnonzero(usable & (self.of_event >= 0) & (of_item[self.of_event] == label))
+        for rows in self._merged(usable, of_item, signed):
             found = support(signed[rows], self.weights.explicit[rows])
             if found.holds(self.settings.max_negative_share):
                 themes.append(self._theme(sign, rows, found, total))
                 taken[rows] = True
         return taken, tuple(sorted(themes, key=lambda theme: -abs(theme.strength)))
+
+    def _merged(self, usable: Bools, of_item: Ints, signed: Floats) -> list[Ints]:
+        """Return the events of each theme; themes that the same attributes set apart are one, or they would read alike."""
+        groups: dict[frozenset[Attribute] | int, list[Ints]] = {}
+        for label in range(int(of_item.max()) + 1):
+            rows = np.flatnonzero(usable & (of_item[self.of_event] == label))
+            events = rows[signed[rows] > 0]
+            telling = most_telling(self._counts(events), len(events), self.base_rates)
+            traits = frozenset(t.attribute for t in informative(telling))
+            groups.setdefault(traits or label, []).append(rows)
+        return [np.sort(np.concatenate(parts)) for parts in groups.values()]
+
+    def _counts(self, events: Ints) -> Counter[Attribute]:
+        return Counter(a for i in self.of_event[events] for a in self.items.attributes[self.keys[i]])
 
     def _join(self, others: Ints, core: Ints, of_item: Ints) -> None:
         """Let items of the other sign join the nearest theme, if they lie within its 90th-percentile radius."""
@@ -232,7 +247,7 @@ class _Groups:
         heaviest = events[np.argsort(-signed[events], kind="stable")]
         members = tuple(dict.fromkeys(self.keys[i] for i in self.of_event[heaviest]))
         same_sign = np.flatnonzero(signed > 0)
-        counts = Counter(a for i in self.of_event[events] for a in self.items.attributes[self.keys[i]])
+        counts = self._counts(events)
         return Theme(
             polarity="positive" if sign > 0 else "negative",
             events=heaviest,
@@ -262,6 +277,12 @@ class _Groups:
             picked.append(best)
             closest = np.maximum(closest, vectors @ vectors[best])
         return tuple(self.keys[ids[i]] for i in picked)
+
+
+def informative(telling: Sequence[Telling]) -> list[Telling]:
+    """Leave out decades that are usual in the catalogue, unless nothing else is left; at most three."""
+    kept = [t for t in telling if t.attribute.field != "decade" or t.lift >= USUAL_LIFT]
+    return (kept or list(telling))[:MAX_TRAITS]
 
 
 def most_telling(counts: Counter[Attribute], total: int, base_rates: BaseRates) -> tuple[Telling, ...]:

@@ -9,14 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.catalogue import Attribute, Telling, attributes_of, readable_title, year_of
 from agent.contract import Language, Wording
-from agent.themes import Theme
+from agent.themes import Theme, informative
 from agent.verify.text import CITATION
 from store.records import Item
 
 MAX_TITLE = 80
-MAX_TRAITS = 3
 MAIN_SHARE = 0.6
-USUAL_LIFT = 1.3
 
 
 class _Answer(BaseModel):
@@ -111,12 +109,6 @@ def render(statement: str, titles: Sequence[str], language: Language) -> str:
         return f"《{shown}》" if language == "zh" else shown
 
     return CITATION.sub(lambda match: title(int(match[1])), statement)
-
-
-def informative(telling: Sequence[Telling]) -> list[Telling]:
-    """Leave out decades that are usual in the catalogue, unless nothing else is left; at most three."""
-    kept = [t for t in telling if t.attribute.field != "decade" or t.lift >= USUAL_LIFT]
-    return (kept or list(telling))[:MAX_TRAITS]
 
 
 def called(attribute: Attribute) -> str:

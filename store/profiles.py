@@ -118,6 +118,14 @@ def active_users(session: Session) -> list[str]:
     return list(session.scalars(query))
 
 
+def written_by(session: Session, writer: str) -> list[str]:
+    """Return the ids of the users whose active profile is by this writer."""
+    query = select(col(ProfileRow.user_id)).where(
+        col(ProfileRow.active), ProfileRow.provenance["writer"].astext == writer
+    )
+    return list(session.scalars(query))
+
+
 def active_keys(session: Session, ids: Sequence[str]) -> dict[str, str]:
     """Return the key that each user's active profile was written under."""
     query = select(col(ProfileRow.user_id), ProfileRow.provenance["key"].astext).where(

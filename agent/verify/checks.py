@@ -164,6 +164,12 @@ def mentions(seen: Seen, grounds: Grounds) -> Iterator[tuple[int, int, tuple[Att
 def attributes(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     """An attribute named holds for half of the events, or for a quarter at twice the usual share."""
     counter_ok = re.compile(r"\b(?:although|though|even if|except|one)\b", re.IGNORECASE)
+    quoted = {
+        a
+        for text in grounds.other_texts
+        for *_, called in mentions(Seen.of(text, grounds), grounds)
+        for a in called
+    }
     for first, last, called in mentions(seen, grounds):
         before = seen.plain[: seen.words[first].start]
         if _NEGATED.search(before) or (grounds.polarity == "positive" and _NOT.search(before)):
@@ -171,19 +177,11 @@ def attributes(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
         if grounds.counter_events and counter_ok.search(before):
             continue
         phrase = seen.plain[seen.words[first].start : seen.words[last].end]
-        if any(grounds.telling(a).holds for a in called) or _in_other_texts(phrase, grounds):
+        if any(grounds.telling(a).holds or a in quoted for a in called):
             continue
         if _inside_longer_phrase(first, last, seen, grounds):
             continue
         yield Violation("attribute", f'"{phrase}" does not fit most of the items')
-
-
-def _in_other_texts(phrase: str, grounds: Grounds) -> bool:
-    return (
-        bool(grounds.other_texts)
-        and not grounds.items
-        and phrase.lower() in " ".join(grounds.other_texts).lower()
-    )
 
 
 def _inside_longer_phrase(first: int, last: int, seen: Seen, grounds: Grounds) -> bool:

@@ -1,6 +1,7 @@
 """Measure the verifier on labelled sentences: recall for each kind of error, and false alarms.
 
-`python tests/verifier/measure.py tests/verifier/heldout [--rows]`
+`python tests/verifier/measure.py tests/verifier/heldout .limner/models/all-minilm-l6-v2 [--rows]`; the second
+folder is the embedder, as `limner model pull all-minilm-l6-v2` leaves it.
 """
 
 import json
@@ -54,7 +55,7 @@ def judge(folder: Path, repetition: Repetition) -> Iterator[Row]:
 
 def main(argv: list[str]) -> None:
     """Print the table."""
-    rows = list(judge(Path(argv[0]), Repetition(SentenceEmbedder.bundled().embed)))
+    rows = list(judge(Path(argv[0]), Repetition(SentenceEmbedder(argv[1]).embed)))
     total, caught = Counter(r.label for r in rows), Counter(r.label for r in rows if not r.verdict.passes)
     for label in sorted(total, key=lambda k: (k == "ok", k)):
         what = "false alarms" if label == "ok" else "recall"

@@ -1,0 +1,67 @@
+"""What changed between two versions of a profile: claims are matched by the events that they cite."""
+
+from typing import NamedTuple
+
+from agent.contract import Claim, Profile
+
+SAME = 0.5
+_NUMBER = 0.005
+
+
+class Change(NamedTuple):
+    """A claim before and after; None where it was not there, and what differs."""
+
+    before: Claim | None
+    after: Claim | None
+    what: tuple[str, ...]
+
+
+def weighted_jaccard(a: Claim, b: Claim) -> float:
+    """Return sum of min over sum of max of the weights of cited events, 1 for the same evidence.
+
+    A claim is compared by its evidence, not by its words: wording may change while the claim stays.
+    """
+    left = {e.event_id: abs(e.weight) for e in a.evidence}
+    right = {e.event_id: abs(e.weight) for e in b.evidence}
+    keys = left.keys() | right.keys()
+    top = sum(max(left.get(k, 0.0), right.get(k, 0.0)) for k in keys)
+    return sum(min(left.get(k, 0.0), right.get(k, 0.0)) for k in keys) / top if top else 0.0
+
+
+def diff(before: Profile, after: Profile) -> list[Change]:
+    """List what changed, the best matches first; claims that are the same in every respect are left out.
+
+    Claims of one kind match one to one, from a weighted Jaccard of .5 on.
+    """
+    pairs = [(weighted_jaccard(a, b), a, b) for a in before.claims for b in after.claims if a.kind == b.kind]
+    taken: dict[str, tuple[Claim, float]] = {}
+    used: set[str] = set()
+    for score, a, b in sorted(pairs, key=lambda pair: -pair[0]):
+        if score >= SAME and a.claim_id not in used and b.claim_id not in taken:
+            taken[b.claim_id] = (a, score)
+            used.add(a.claim_id)
+    changes = []
+    for b in after.claims:
+        old = taken.get(b.claim_id)
+        if old is None:
+            changes.append(Change(None, b, ("new",)))
+        elif what := _differences(old[0], b):
+            changes.append(Change(old[0], b, what))
+    changes += [Change(a, None, ("gone",)) for a in before.claims if a.claim_id not in used]
+    return changes
+
+
+def _differences(a: Claim, b: Claim) -> tuple[str, ...]:
+    found = []
+    if (a.name, a.statement) != (b.name, b.statement):
+        found.append("wording")
+    for field in ("strength", "confidence"):
+        if abs(getattr(a, field) - getattr(b, field)) > _NUMBER:
+            found.append(f"{field} {getattr(a, field):+.2f} to {getattr(b, field):+.2f}")
+    if a.trend != b.trend:
+        found.append(f"trend {a.trend} to {b.trend}")
+    gained = {e.event_id for e in b.evidence} - {e.event_id for e in a.evidence}
+    lost = {e.event_id for e in a.evidence} - {e.event_id for e in b.evidence}
+    if gained or lost:
+        found.append(f"{len(gained)} events more, {len(lost)} fewer")
+    return tuple(found)

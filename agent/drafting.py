@@ -1,0 +1,157 @@
+"""A draft: everything about a profile that arithmetic decides, and the tasks of putting it into words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from agent.catalogue import ItemSet, Telling
+from agent.contract import Habit, Kind, Language, Stage, Tag
+from agent.evidence import EvidenceSettings
+from agent.habits import find_habits, find_tags
+from agent.intents import find_intents
+from agent.template import word_goal, word_theme
+from agent.themes import Theme, Themes, UserLog, find_themes, informative
+from agent.verify import Grounds, Vocabulary
+from agent.words import Worded, cite, clean, example_line, theme_lines, title_of, traits
+from agent.writer import ClaimTask
+
+
+@dataclass(frozen=True)
+class DraftClaim:
+    """A claim without words.
+
+    Attributes:
+        titles: Of the numbered examples, as they are shown.
+        task: What a writer needs.
+        stage: Of an intent.
+    """
+
+    claim_id: str
+    kind: Kind
+    theme: Theme
+    titles: tuple[str, ...]
+    task: ClaimTask
+    stage: Stage | None = None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A profile before the writer."""
+
+    log: UserLog
+    language: Language
+    themes: Themes
+    claims: tuple[DraftClaim, ...]
+    habits: tuple[Habit, ...]
+    tags: tuple[Tag, ...]
+
+
+@dataclass(frozen=True)
+class Drafter:
+    """Makes drafts from logs.
+
+    Attributes:
+        settings: Of the evidence.
+        vocabulary: Of the catalogue.
+        language: To write in.
+    """
+
+    settings: EvidenceSettings
+    vocabulary: Vocabulary
+    language: Language
+
+    def draft(self, log: UserLog, items: ItemSet, tz: str | None = None, as_of: float | None = None) -> Draft:
+        """Find the themes, intents, habits and tags of one user."""
+        themes = find_themes(log, items, self.settings, as_of)
+        liked = {t.attribute for theme in themes.interests for t in informative(theme.telling)}
+        claims = [
+            self._claim(f"i{n}", "interest", theme, theme.telling, log, items)
+            for n, theme in enumerate(themes.interests, 1)
+        ]
+        claims += [
+            self._intent(f"n{n}", need.theme, need.stage, log, items)
+            for n, need in enumerate(find_intents(log, items, themes.weights, self.settings), 1)
+        ]
+        for n, theme in enumerate(themes.dislikes, 1):
+            # What is liked elsewhere cannot be what sets a dislike apart.
+            own = tuple(t for t in theme.telling if t.attribute not in liked)
+            claims.append(self._claim(f"d{n}", "dislike", theme, own or theme.telling, log, items))
+        attributes = [items.attributes[key] if key is not None else () for key in log.items]
+        positive = [a for a, w in zip(attributes, themes.weights.decayed, strict=True) if w > 0]
+        categories = [[a.value for a in event if a.field == "category"] for event in attributes]
+        habits = find_habits(log, categories, tz, self.settings.session_gap_minutes, self.language)
+        return Draft(
+            log, self.language, themes, self._distinct(claims), habits, find_tags(positive, items.base_rates)
+        )
+
+    def _claim(
+        self,
+        claim_id: str,
+        kind: Kind,
+        theme: Theme,
+        telling: Sequence[Telling],
+        log: UserLog,
+        items: ItemSet,
+    ) -> DraftClaim:
+        shown = [items.items[key] for key in theme.examples]
+        task = ClaimTask(
+            variables=theme_lines(theme, shown, telling),
+            telling=tuple(telling),
+            grounds=self._grounds(theme, log, items),
+            fallback=word_theme(theme, telling, self.language),
+        )
+        return DraftClaim(claim_id, kind, theme, tuple(title_of(item) for item in shown), task)
+
+    def _intent(self, claim_id: str, theme: Theme, stage: Stage, log: UserLog, items: ItemSet) -> DraftClaim:
+        shown = [items.items[key] for key in theme.examples]
+        first_row = {key: row for row, key in reversed(list(enumerate(log.items))) if key is not None}
+        verbs = [log.types[first_row[key]].replace("_", " ") for key in theme.examples]
+        lines = [
+            line.replace("] ", f"] {verb} ", 1)
+            for line, verb in zip(
+                (example_line(n, item, theme.telling) for n, item in enumerate(shown, 1)), verbs, strict=True
+            )
+        ]
+        name, goal = word_goal(theme.telling, stage, self.language)
+        task = ClaimTask(
+            variables={"events": "\n".join(lines), "traits": traits(theme.telling)},
+            telling=theme.telling,
+            grounds=self._grounds(theme, log, items),
+            fallback=Worded(name, cite(goal, [1], self.language), "template"),
+            intent=True,
+        )
+        return DraftClaim(claim_id, "intent", theme, tuple(title_of(item) for item in shown), task, stage)
+
+    def _grounds(self, theme: Theme, log: UserLog, items: ItemSet) -> Grounds:
+        counted: dict[str, int] = {}
+        for row in theme.events:
+            key = log.items[row]
+            if key is not None:
+                counted[key] = counted.get(key, 0) + 1
+        return Grounds(
+            polarity=theme.polarity,
+            items=[(items.items[key], n) for key, n in counted.items()],
+            counter_events=len(theme.counter),
+            shown=len(theme.examples),
+            base_rates=items.base_rates,
+            vocabulary=self.vocabulary,
+            language=self.language,
+            user_id=log.user_id,
+        )
+
+    def _distinct(self, claims: Sequence[DraftClaim]) -> tuple[DraftClaim, ...]:
+        """Let no two claims of a kind have the same template name: a later one is named by its first example too."""
+        taken: set[tuple[Kind, str]] = set()
+        done = []
+        for claim in claims:
+            words = claim.task.fallback
+            if (claim.kind, words.name) in taken:
+                like = (
+                    f"，如《{claim.titles[0]}》"
+                    if self.language == "zh"
+                    else f", like {clean(claim.titles[0], 60)}"
+                )
+                words = Worded(words.name + like, words.statement, words.wording)
+                claim = replace(claim, task=claim.task._replace(fallback=words))  # noqa: PLW2901
+            taken.add((claim.kind, words.name))
+            done.append(claim)
+        return tuple(done)

@@ -1,0 +1,133 @@
+"""From the store to the arrays that the evidence works on: logs, items with vectors, what is usual in the catalogue."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from agent.catalogue import BaseRates, ItemSet, Vectors, attributes_of, item_text, item_vectors
+from agent.embedder import Embedder
+from agent.themes import UserLog
+from store import logs
+from store.database import Database
+from store.logs import Log, StoredVector
+from store.records import Event, Item
+
+_EMBED_BATCH = 256
+_TEXT_ITEM = "text:"
+_MAX_TITLE = 200
+
+Progress = Callable[[int, int], None]
+
+
+def text_hash(text: str) -> str:
+    """Return the hash that tells whether a stored vector is still that of its text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Catalogue(NamedTuple):
+    """What a run needs to know of the whole catalogue.
+
+    Attributes:
+        base_rates: Counts of attributes.
+        mean: `(d,)`, the mean of all item vectors.
+    """
+
+    base_rates: BaseRates
+    mean: Vectors
+
+
+def prepare_catalogue(database: Database, embedder: Embedder, progress: Progress | None = None) -> Catalogue:
+    """Embed the items that have no vector of their present text, and count the attributes of all.
+
+    The vectors are stored batch by batch, so that a run that was stopped goes on where it was.
+    """
+    with database.session() as session:
+        known = logs.text_hashes(session, "item", embedder.name)
+        counts: dict[object, int] = {}
+        missing: list[tuple[str, str]] = []
+        total = 0
+        for item in logs.stream_items(session):
+            total += 1
+            for attribute in attributes_of(item):
+                counts[attribute] = counts.get(attribute, 0) + 1
+            text = item_text(item)
+            if known.get(item.item_id) != text_hash(text):
+                missing.append((item.item_id, text))
+    done = 0
+    for batch in _batches(missing):
+        vectors = embedder.embed([text for _, text in batch])
+        stored = {
+            item_id: StoredVector(text_hash(text), vector)
+            for (item_id, text), vector in zip(batch, vectors, strict=True)
+        }
+        with database.session() as session:
+            logs.write_vectors(session, "item", embedder.name, stored)
+        done += len(batch)
+        if progress:
+            progress(done, len(missing))
+    mean = logs.mean_vector(database, "item", embedder.name)
+    return Catalogue(
+        BaseRates(total, counts),  # type: ignore[arg-type]
+        mean if mean is not None else np.zeros(embedder.dimension, dtype=np.float32),
+    )
+
+
+def _batches(rows: Sequence[tuple[str, str]]) -> Iterable[Sequence[tuple[str, str]]]:
+    for start in range(0, len(rows), _EMBED_BATCH):
+        yield rows[start : start + _EMBED_BATCH]
+
+
+class Loaded(NamedTuple):
+    """Some users' logs, and every item that they name."""
+
+    logs: list[tuple[Log, UserLog]]
+    items: ItemSet
+    text_hashes: dict[str, str]
+
+
+def load_users(database: Database, ids: Sequence[str], catalogue: Catalogue, embedder: Embedder) -> Loaded:
+    """Read users' logs and the items and vectors that they name; an event's text stands in where it has no item."""
+    with database.session() as session:
+        found = logs.read_logs(session, ids)
+        wanted = {e.item_id for log in found for e in log.events if e.item_id is not None}
+        items = logs.read_items(session, sorted(wanted))
+    stand_ins = {key: item for log in found for e in log.events for key, item in _stand_in(e)}
+    vectors = logs.read_vectors(database, "item", embedder.name, list(items))
+    missing = [item for key, item in items.items() if key not in vectors] + list(stand_ins.values())
+    texts = [item_text(item) for item in missing]
+    made = (
+        dict(zip([item.item_id for item in missing], embedder.embed(texts), strict=True)) if missing else {}
+    )
+    everything = items | stand_ins
+    rows = [vectors[key].vector if key in vectors else made[key] for key in everything]
+    matrix = np.stack(rows) if rows else np.zeros((0, embedder.dimension), dtype=np.float32)
+    item_set = ItemSet(everything, item_vectors(matrix, catalogue.mean), catalogue.base_rates)
+    hashes = {key: text_hash(item_text(item)) for key, item in everything.items()}
+    return Loaded([(log, user_log(log, item_set)) for log in found], item_set, hashes)
+
+
+def _stand_in(event: Event) -> list[tuple[str, Item]]:
+    """Return the stand-in item of an event that has a text and no item, such as a search."""
+    if event.item_id is not None or not (event.text or "").strip():
+        return []
+    title = " ".join((event.text or "").split())[:_MAX_TITLE]
+    key = _TEXT_ITEM + text_hash(title)
+    return [(key, Item(item_id=key, title=title))]
+
+
+def user_log(log: Log, items: ItemSet) -> UserLog:
+    """Turn a stored log into arrays."""
+    events = log.events
+    keys = [e.item_id or next((key for key, _ in _stand_in(e)), None) for e in events]
+    return UserLog(
+        user_id=log.user.user_id,
+        event_ids=[e.event_id for e in events],
+        items=[key if key in items.row else None for key in keys],
+        types=[e.type for e in events],
+        values=[e.value for e in events],
+        times=np.array([e.ts.timestamp() for e in events], dtype=float),
+        offsets=[e.ts_offset for e in events],
+        revision=log.revision,
+    )

@@ -1,0 +1,309 @@
+"""Write profiles of many users: read logs, draft, put into words, store; a failed profile leaves the old one as it is."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+import orjson
+
+from agent import archive
+from agent.assembly import build_profile, cost
+from agent.contract import Kind, Language, Profile, Provenance, Writer
+from agent.drafting import Draft, Drafter
+from agent.embedder import Embedder
+from agent.errors import ChatError, ProfileError
+from agent.evidence import EvidenceSettings
+from agent.loading import Catalogue, Loaded, load_users, text_hash
+from agent.template import sum_up
+from agent.verify import VERSION, Grounds, Vocabulary
+from agent.words import Worded
+from agent.writer import Account, LlmWriter, SummaryLine, SummaryTask
+from store import logs, profiles
+from store.database import Database
+from store.errors import StoreError
+from store.logs import StoredVector
+from store.tables import LlmCallRow
+
+CODE = "1"
+"""Raised with every change of what a profile is made of (evidence, themes, template); it goes into the key."""
+
+_CHUNK = 64
+_TREND = {"rising": ", rising", "fading": ", fading", "new": ", new", "steady": ", steady", None: ""}
+
+
+class Clock(Protocol):
+    """Tells the time, in UTC."""
+
+    def __call__(self) -> datetime: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which weights write: the model's name and, if known, the hash of its weights."""
+
+    name: str
+    weights_hash: str | None = None
+
+
+@dataclass
+class Report:
+    """What a run did.
+
+    Attributes:
+        written: Ids of users with a new version.
+        unchanged: Ids of users whose profile has the same key already.
+        failed: Reasons by user id; their old profiles stay.
+        stopped_by: Why the run ended early, with users left over: the model is out of reach.
+    """
+
+    written: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    stopped_by: str | None = None
+    claims: int = 0
+    first_try: int = 0
+    repaired: int = 0
+    fallback: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+
+    def add(self, profile: Profile) -> None:
+        """Count a profile."""
+        self.written.append(profile.user_id)
+        self.claims += len(profile.claims)
+        self.first_try += profile.quality.first_try
+        self.repaired += profile.quality.repaired
+        self.fallback += profile.quality.fallback
+        self.tokens_in += profile.provenance.tokens_in
+        self.tokens_out += profile.provenance.tokens_out
+
+
+@dataclass
+class Profiler:
+    """Writes profiles.
+
+    Attributes:
+        database: Where logs are and profiles go.
+        embedder: Of items and claims.
+        catalogue: From `prepare_catalogue`.
+        evidence: Settings of the arithmetic.
+        language: To write in.
+        clock: Tells the time.
+        llm: The writer, and what it writes with; None for the template.
+        users_at_once: Users whose words are being written at the same time.
+        max_fallback: Share of refused wordings above which a profile of the model counts as failed.
+        force: Write also where nothing has changed.
+    """
+
+    database: Database
+    embedder: Embedder
+    catalogue: Catalogue
+    evidence: EvidenceSettings
+    language: Language
+    clock: Clock
+    llm: tuple[LlmWriter, ModelInfo] | None = None
+    users_at_once: int = 6
+    max_fallback: float = 0.5
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        self._vocabulary = Vocabulary.of(self.catalogue.base_rates)
+        self._drafter = Drafter(self.evidence, self._vocabulary, self.language)
+
+    @property
+    def _writer(self) -> Writer:
+        return "template" if self.llm is None else "llm"
+
+    async def write(self, user_ids: Sequence[str], progress: Callable[[int], None] | None = None) -> Report:
+        """Write the profiles of these users; calls `progress` with 1 for each user that is done.
+
+        A user's failure does not touch the others; an unreachable model ends the run, since all would fail alike.
+        """
+        report, started = Report(), time.perf_counter()
+        slots = asyncio.Semaphore(self.users_at_once)
+        for start in range(0, len(user_ids), _CHUNK):
+            loaded = load_users(
+                self.database, user_ids[start : start + _CHUNK], self.catalogue, self.embedder
+            )
+            await self._chunk(loaded, report, slots, progress)
+            if report.stopped_by:
+                break
+        report.seconds = time.perf_counter() - started
+        return report
+
+    async def _chunk(
+        self, loaded: Loaded, report: Report, slots: asyncio.Semaphore, progress: Callable[[int], None] | None
+    ) -> None:
+        keys = {log.user.user_id: self._key(loaded, n) for n, (log, _) in enumerate(loaded.logs)}
+        with self.database.session() as session:
+            active = profiles.active_keys(session, list(keys))
+
+        async def one(n: int) -> None:
+            user_id = loaded.logs[n][0].user.user_id
+            async with slots:
+                if report.stopped_by:
+                    return
+                if not self.force and active.get(user_id) == keys[user_id]:
+                    report.unchanged.append(user_id)
+                else:
+                    await self._user(loaded, n, keys[user_id], report)
+            if progress:
+                progress(1)
+
+        await asyncio.gather(*(one(n) for n in range(len(loaded.logs))))
+
+    async def _user(self, loaded: Loaded, n: int, key: str, report: Report) -> None:
+        log, user_log = loaded.logs[n]
+        user_id = log.user.user_id
+        account = Account()
+        with self.database.session() as session:
+            attempt = profiles.start_attempt(session, user_id, self._writer, self.clock())
+        try:
+            if not log.events:
+                raise ProfileError(f"User {user_id} has no events: there is nothing to write a profile from.")
+            draft = self._drafter.draft(user_log, loaded.items, log.user.tz)
+            profile = await self._profile(draft, key, account)
+            vectors = self._claim_vectors(profile)
+            version = self._store(profile, vectors, attempt, account)
+            report.add(profile.model_copy(update={"version": version}))
+        except (ChatError, ProfileError, StoreError) as error:
+            if isinstance(error, ChatError) and error.outcome in {"unreachable", "timeout", "refused"}:
+                report.stopped_by = str(error)  # out of reach for one is out of reach for all
+            report.failed[user_id] = str(error)
+            with self.database.session() as session:
+                profiles.add_calls(session, self._calls(attempt, account))
+                profiles.end_attempt(session, attempt, self.clock(), "failed", reason=str(error))
+
+    async def _profile(self, draft: Draft, key: str, account: Account) -> Profile:
+        started = time.perf_counter()
+        if self.llm is None:
+            words = [claim.task.fallback for claim in draft.claims]
+            lines = [
+                SummaryLine(t, tuple(c), by_model=False, tries=0)
+                for t, c in self._template_summary(draft, words)
+            ]
+        else:
+            writer, _ = self.llm
+            words = await writer.claims([claim.task for claim in draft.claims], account)
+            self._refuse_if_mostly_fallback(words, account)
+            lines = await writer.summary(self._summary_task(draft, words), account) if words else []
+        tokens_in, tokens_out, _ = cost(account.calls)
+        model = self.llm[1] if self.llm else None
+        provenance = Provenance(
+            key=key,
+            writer=self._writer,
+            model=model.name if model else None,
+            weights_hash=model.weights_hash if model else None,
+            prompts=self.llm[0].prompts if self.llm else {},
+            sampling={"temperature": 0.0} if self.llm else {},
+            embedder=self.embedder.name,
+            evidence_settings=self.evidence.model_dump(mode="json"),
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            seconds=round(time.perf_counter() - started, 3),
+            created_at=self.clock(),
+        )
+        return build_profile(draft, words, lines, provenance)
+
+    def _refuse_if_mostly_fallback(self, words: Sequence[Worded], account: Account) -> None:
+        refused = sum(w.wording == "template" for w in words)
+        if words and refused > self.max_fallback * len(words):
+            details = [c.detail for c in account.calls if c.detail]
+            raise ProfileError(
+                f"the model's wording was refused for {refused} of {len(words)} claims; the last reason was: "
+                f"{details[-1] if details else 'unknown'}"
+            )
+
+    @staticmethod
+    def _order(draft: Draft) -> tuple[list[int], list[int]]:
+        liked = [n for n, c in enumerate(draft.claims) if c.kind == "interest"]
+        return liked, [n for n, c in enumerate(draft.claims) if c.kind == "dislike"]
+
+    def _template_summary(self, draft: Draft, words: Sequence[Worded]) -> list[tuple[str, list[int]]]:
+        liked, disliked = self._order(draft)
+        order = [*liked, *disliked]
+        sentences = sum_up([words[n].name for n in liked], [words[n].name for n in disliked], self.language)
+        return [(text, [order[n] for n in claims]) for text, claims in sentences]
+
+    def _summary_task(self, draft: Draft, words: Sequence[Worded]) -> SummaryTask:
+        liked, disliked = self._order(draft)
+        order = [*liked[:4], *disliked[:2]]
+        names = [words[n].name for n in order]
+        kinds: list[Kind] = [draft.claims[n].kind for n in order]
+        lines = []
+        for place, (n, name) in enumerate(zip(order, names, strict=True), 1):
+            note = f"strongest{_TREND[draft.claims[n].theme.trend]}" if place == 1 else ""
+            note = note or _TREND[draft.claims[n].theme.trend].removeprefix(", ")
+            verb = "likes" if kinds[place - 1] == "interest" else "dislikes"
+            lines.append(f'[{place}] {verb}{f" ({note})" if note else ""}: "{name}"')
+        return SummaryTask(
+            lines=tuple(lines),
+            texts=tuple(f"{words[n].name}. {words[n].statement.split('[')[0]}" for n in order),
+            liked=tuple(kind == "interest" for kind in kinds),
+            order=tuple(order),
+            grounds=Grounds(
+                polarity="positive",
+                items=(),
+                counter_events=0,
+                shown=0,
+                base_rates=self.catalogue.base_rates,
+                vocabulary=self._vocabulary,
+                language=self.language,
+                user_id=draft.log.user_id,
+            ),
+            fallback=tuple((t, tuple(c)) for t, c in self._template_summary(draft, words)),
+        )
+
+    def _claim_vectors(self, profile: Profile) -> list[StoredVector]:
+        texts = [f"{claim.name}. {claim.statement}" for claim in profile.claims]
+        return [StoredVector(text_hash(t), v) for t, v in zip(texts, self.embedder.embed(texts), strict=True)]
+
+    def _store(
+        self, profile: Profile, vectors: Sequence[StoredVector], attempt: int, account: Account
+    ) -> int:
+        """Store a profile, its vectors and its accounts in one unit of work."""
+        rows = archive.to_rows(profile)
+        with self.database.session() as session:
+            version = profiles.save(session, rows, log_revision=profile.log.revision)
+            owners = [str(claim.row.claim_pk) for claim in rows.claims]
+            logs.write_vectors(session, "claim", self.embedder.name, dict(zip(owners, vectors, strict=True)))
+            profiles.forget_claim_vectors(session, profile.user_id)
+            profiles.add_calls(session, self._calls(attempt, account))
+            profiles.end_attempt(session, attempt, self.clock(), "written", version=version)
+        return version
+
+    def _calls(self, attempt: int, account: Account) -> list[LlmCallRow]:
+        model = self.llm[1].name if self.llm else ""
+        return [
+            LlmCallRow(
+                attempt_id=attempt, role=c.role, prompt=c.prompt, model=model, tokens_in=c.usage.tokens_in,
+                tokens_out=c.usage.tokens_out, seconds=c.usage.seconds, outcome=c.outcome, detail=c.detail,
+                created_at=self.clock(),
+            )
+            for c in account.calls
+        ]  # fmt: skip
+
+    def _key(self, loaded: Loaded, n: int) -> str:
+        """Hash everything that a user's profile depends on."""
+        log, user_log = loaded.logs[n]
+        llm = self.llm
+        parts = {
+            "code": CODE,
+            "verifier": VERSION,
+            "user": log.user.model_dump(mode="json"),
+            "log": log.revision,
+            "events": len(log.events),
+            "items": sorted({loaded.text_hashes[key] for key in user_log.items if key is not None}),
+            "evidence": self.evidence.model_dump(mode="json"),
+            "embedder": self.embedder.name,
+            "language": self.language,
+            "writer": self._writer,
+            "model": [llm[1].name, llm[1].weights_hash] if llm else None,
+            "prompts": llm[0].prompts if llm else None,
+        }
+        return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -1,0 +1,255 @@
+"""The writer: themes, intents and the summary put into words by a language model, verified, repaired, or templated.
+
+One loop serves all three: ask, verify, ask again with the violations at most twice, then fall back to the template.
+A server that cannot be reached ends the profile instead (`ChatError`), so that the one before it stays.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
+
+from pydantic import BaseModel
+
+from agent.catalogue import Telling
+from agent.chat import Call, ChatModel, Message
+from agent.contract import Language
+from agent.errors import ChatError, Usage
+from agent.verify import Grounds, Repetition, Verdict, Violation, verify, verify_claim
+from agent.words import IntentWords, SummaryWords, ThemeWords, Worded, cite
+from prompts.loader import Prompt, load
+
+MAX_REPAIRS = 2
+MAX_TOKENS = 160
+MAX_SUMMARY_TOKENS = 260
+LANGUAGE_NAMES: dict[Language, str] = {"en": "English", "zh": "Chinese (简体中文)"}
+PROMPTS: dict[str, int] = {"theme": 1, "intent": 1, "summary": 1, "repair": 1}
+
+Schema = TypeVar("Schema", bound=BaseModel)
+Checked = TypeVar("Checked")
+
+
+class ClaimTask(NamedTuple):
+    """A claim to be worded.
+
+    Attributes:
+        variables: Of its prompt, but for the language.
+        telling: Traits that set it apart, for the template and for the log of what was asked.
+        grounds: What the words may say.
+        fallback: The template's words.
+        intent: Whether it is an intent (prompt `intent`) rather than a theme.
+    """
+
+    variables: dict[str, str]
+    telling: tuple[Telling, ...]
+    grounds: Grounds
+    fallback: Worded
+    intent: bool = False
+
+
+class SummaryTask(NamedTuple):
+    """A summary to be written.
+
+    Attributes:
+        lines: The claims as the prompt lists them.
+        texts: Their words, which the summary may use.
+        liked: Their signs.
+        order: Their places in the profile.
+        grounds: Of the catalogue.
+        fallback: The template's sentences, each with the places of its claims in the profile.
+    """
+
+    lines: tuple[str, ...]
+    texts: tuple[str, ...]
+    liked: tuple[bool, ...]
+    order: tuple[int, ...]
+    grounds: Grounds
+    fallback: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+class SummaryLine(NamedTuple):
+    """A sentence of the summary, the places of its claims in the profile, and what wrote it."""
+
+    text: str
+    claims: tuple[int, ...]
+    by_model: bool
+    tries: int
+
+
+@dataclass
+class Account:
+    """The calls that one profile took."""
+
+    calls: list[Call] = field(default_factory=list)
+
+    def add(self, role: str, prompt: Prompt, usage: Usage, outcome: str, detail: str | None = None) -> None:
+        """Keep a call."""
+        self.calls.append(Call(role, prompt.label, usage, outcome, detail))
+
+
+class LlmWriter:
+    """Words claims and summaries by a chat model.
+
+    Args:
+        chat: The model.
+        repetition: Tells whether two texts say the same.
+        language: The language to write in.
+    """
+
+    def __init__(self, chat: ChatModel, repetition: Repetition, language: Language) -> None:
+        self._chat, self._repetition, self._language = chat, repetition, language
+        self._prompts = {name: load(name, version) for name, version in PROMPTS.items()}
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Labels of the prompts in use, by name."""
+        return {name: prompt.label for name, prompt in self._prompts.items()}
+
+    async def claims(self, tasks: Sequence[ClaimTask], account: Account) -> list[Worded]:
+        """Word claims, in their order; the model is asked for all at once.
+
+        A claim that repeats one before it (of the same sign) is then asked for again.
+        """
+        first = await asyncio.gather(*(self._claim(task, (), account) for task in tasks))
+        done: list[Worded] = []
+        for task, words in zip(tasks, first, strict=True):
+            said = [
+                w.statement
+                for t, w in zip(tasks, done, strict=False)
+                if t.grounds.polarity == task.grounds.polarity
+            ]
+            if words.wording == "llm" and (other := self._repeated(task, words, said)):
+                violation = Violation(
+                    "repeats", f'this was said already: "{other}"; say what sets these items apart'
+                )
+                words = await self._claim(task, said, account, refused=(words, violation))  # noqa: PLW2901
+            done.append(words)
+        return done
+
+    def _repeated(self, task: ClaimTask, words: Worded, said: Sequence[str]) -> str | None:
+        return self._repetition.of(words.statement, said, task.grounds.vocabulary)
+
+    async def _claim(
+        self,
+        task: ClaimTask,
+        said: Sequence[str],
+        account: Account,
+        refused: tuple[Worded, Violation] | None = None,
+    ) -> Worded:
+        grounds = replace(task.grounds, others=tuple(said))
+        repetition = self._repetition if said else None
+        schema: type[ThemeWords] | type[IntentWords] = IntentWords if task.intent else ThemeWords
+
+        def check(answer: ThemeWords | IntentWords) -> tuple[Worded, Verdict]:
+            sentence = answer.goal if isinstance(answer, IntentWords) else answer.statement
+            # The sentence must rest on the traits by itself; the examples are added by code.
+            verdict = verify_claim(answer.name, sentence, grounds, repetition)
+            cited = cite(sentence, answer.examples, self._language)
+            known = verify(cited, replace(grounds, others=()))
+            wrong = [v for v in known.violations if v.kind == "citation"]
+            name = answer.name.strip().rstrip(".")
+            words = Worded(name[:1].upper() + name[1:], cited, "llm", verdict.interpretive, verdict.words)
+            return words, verdict._replace(violations=(*verdict.violations, *wrong))
+
+        role = "intent" if task.intent else "theme"
+        opening = None
+        if refused is not None:
+            words, violation = refused
+            opening = (f'{{"name": "{words.name}", "statement": "{words.statement}"}}', (violation,))
+        variables = task.variables | {"language": LANGUAGE_NAMES[self._language]}
+        written = await self._ask(role, variables, schema, MAX_TOKENS, check, account, opening)
+        if written is None:
+            return replace(task.fallback, tries=MAX_REPAIRS + 1)
+        words, tries = written
+        return replace(words, tries=tries + (refused[0].tries if refused else 0))
+
+    async def summary(self, task: SummaryTask, account: Account) -> list[SummaryLine]:
+        """Write the summary; where the model's sentences do not hold, the template's stand."""
+
+        def check(answer: SummaryWords) -> tuple[list[SummaryLine], Verdict]:
+            lines, violations = [], []
+            for sentence in answer.sentences:
+                claims = tuple(dict.fromkeys(n - 1 for n in sentence.claims))
+                violations += self._summary_violations(sentence.text, claims, task)
+                lines.append(SummaryLine(sentence.text.strip(), claims, by_model=True, tries=1))
+            texts = [line.text.lower() for line in lines]
+            if len(set(texts)) < len(texts):
+                violations.append(Violation("repeats", "say each thing once"))
+            return lines, Verdict(tuple(dict.fromkeys(violations)), (), 0)
+
+        variables = {"claims": "\n".join(task.lines), "language": LANGUAGE_NAMES[self._language]}
+        written = await self._ask("summary", variables, SummaryWords, MAX_SUMMARY_TOKENS, check, account)
+        if written is None:
+            tries = MAX_REPAIRS + 1
+            return [SummaryLine(text, claims, by_model=False, tries=tries) for text, claims in task.fallback]
+        lines, tries = written
+        return [
+            line._replace(tries=tries, claims=tuple(task.order[n] for n in line.claims)) for line in lines
+        ]
+
+    def _summary_violations(self, text: str, claims: Sequence[int], task: SummaryTask) -> list[Violation]:
+        if unknown := [n + 1 for n in claims if not 0 <= n < len(task.texts)]:
+            return [Violation("citation", f"there is no claim {unknown[0]}")]
+        signs = {task.liked[n] for n in claims}
+        if len(signs) > 1:
+            return [
+                Violation("polarity", "put what is liked and what is disliked into sentences of their own")
+            ]
+        grounds = replace(
+            task.grounds,
+            polarity="positive" if signs.pop() else "negative",
+            other_texts=tuple(task.texts[n] for n in claims),
+        )
+        return list(verify(text, grounds).violations)
+
+    async def _ask(
+        self,
+        role: str,
+        variables: dict[str, str],
+        schema: type[Schema],
+        max_tokens: int,
+        check: Callable[[Schema], tuple[Checked, Verdict]],
+        account: Account,
+        opening: tuple[str, tuple[Violation, ...]] | None = None,
+    ) -> tuple[Checked, int] | None:
+        """Ask, verify and repair; returns what passed and the number of calls, or None.
+
+        Args:
+            role: Which prompt.
+            variables: Its variables.
+            schema: Of the answer.
+            max_tokens: Of the answer.
+            check: Makes the result of an answer and judges it.
+            account: Where the calls are kept.
+            opening: An answer that has been refused already, and why; it counts as a try.
+
+        Raises:
+            ChatError: The server is out of reach or refuses.
+        """
+        prompt = self._prompts[role]
+        base: list[Message] = prompt.render(variables)
+        messages = base if opening is None else base + self._repair(*opening)
+        for attempt in range(1 if opening is None else 2, MAX_REPAIRS + 2):
+            try:
+                answer, usage = await self._chat.ask(messages, schema, max_tokens)
+            except ChatError as error:
+                account.add(role, prompt, error.usage, error.outcome, str(error))
+                if error.outcome not in {"malformed", "cut_off"}:
+                    raise
+                kind = Violation(
+                    "cut_off" if error.outcome == "cut_off" else "malformed", f"{error}; answer in short"
+                )
+                messages = base + self._repair(error.raw[:600] or "{}", (kind,))
+                continue
+            result, verdict = check(answer)
+            if verdict.passes:
+                account.add(role, prompt, usage, "ok")
+                return result, attempt
+            detail = "; ".join(f"{v.kind}: {v.detail}" for v in verdict.violations)
+            account.add(role, prompt, usage, "violations", detail)
+            messages = base + self._repair(answer.model_dump_json(), verdict.violations)
+        return None
+
+    def _repair(self, answer: str, violations: Sequence[Violation]) -> list[Message]:
+        listed = "\n".join(f"- {v.detail}" for v in violations[:4])
+        return [("assistant", answer), *self._prompts["repair"].render({"violations": listed})]

@@ -1,0 +1,45 @@
+"""The command line: `limner`."""
+
+import logging
+import sys
+import warnings
+
+import typer
+from rich.markup import escape
+
+from agent.errors import AgentError
+from api.commands import data, db, demo, doctor, ingest, model, profile
+from api.console import err
+from prompts.loader import PromptError
+from store.errors import StoreError
+
+app = typer.Typer(
+    help="Limner reads behaviour logs and writes profiles whose every claim cites its events.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(db.app, name="db")
+app.add_typer(data.app, name="data")
+app.add_typer(model.app, name="model")
+app.add_typer(profile.app, name="profile")
+app.command("ingest")(ingest.command)
+app.command("doctor")(doctor.command)
+app.command("demo")(demo.command)
+
+
+def main() -> None:
+    """Run a command; an error that we know of is told in a sentence, with exit code 1."""
+    # Libraries that load weights talk to the terminal; what they say is of no use there.
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        app()
+    except (StoreError, AgentError, PromptError) as error:
+        err.print(f"[red]Error:[/red] {escape(str(error))}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("Stopped; nothing half-done was kept.")
+        sys.exit(130)

