@@ -11,6 +11,7 @@ from sqlalchemy import make_url
 
 from store.database import Database
 from store.postgres import embedded
+from tests.scripted_llm import ScriptedLLM
 
 TEMPLATE = f"limner_test_template_{os.getpid()}"
 _numbers = itertools.count(1)
@@ -69,6 +70,13 @@ def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url)
     yield database
     database.close()
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedLLM]:
+    """A scripted model server on a port of its own, answering truthfully unless told otherwise."""
+    with ScriptedLLM() as server:
+        yield server
 
 
 def _fresh(url: str, template: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from agent.verify import checks
 from agent.verify.checks import Kind, Seen, Violation
 from agent.verify.grounds import Grounds, Vocabulary
 from agent.verify.repetition import Repetition
-from agent.verify.text import CITATION, FILLER, content
+from agent.verify.text import FILLER, content
 
 __all__ = [
     "VERSION",
@@ -87,6 +87,7 @@ def verify_claim(
     whole = verify(statement, grounds, repetition)
     seen = Seen.of(name, grounds)
     found = [violation for check in _CHECKS for violation in check(seen, grounds)]
+    found += checks.coordination(seen, grounds)
     if len(name.split()) > MAX_NAME_WORDS:
         found.append(Violation("length", f"a name has at most {MAX_NAME_WORDS} words"))
     return Verdict(tuple(dict.fromkeys((*whole.violations, *found))), whole.interpretive, whole.words)
@@ -103,7 +104,11 @@ def _interpretation(seen: Seen, grounds: Grounds) -> tuple[tuple[str, ...], int]
 
 
 def _rests_on_something(seen: Seen, grounds: Grounds) -> bool:
-    """Tell whether a text names at least one thing of the theme: an attribute, a title, a decade, a word of its texts."""
-    titles = seen.plain != CITATION.sub(lambda m: " " * len(m.group()), seen.text)
+    """Tell whether a text names at least one thing of the theme: an item, an attribute, a decade, a word of its texts."""
     known = any(w.lemma in grounds.known and w.lemma not in FILLER for w in seen.words)
-    return titles or known or any(True for _ in checks.mentions(seen, grounds)) or checks.names_a_decade(seen)
+    return (
+        seen.plain != seen.text
+        or known
+        or any(True for _ in checks.mentions(seen, grounds))
+        or checks.names_a_decade(seen)
+    )

@@ -9,10 +9,11 @@ from agent.verify.grounds import Grounds
 from agent.verify.lexicon import (
     ADDRESS,
     COMMANDS,
+    DEMONYMS,
+    DISLIKES,
     GENDERED,
     LIKES,
     MARKUP,
-    NEGATIVE,
     NUMBER_WORDS,
     PERSONAL,
     SELF_TALK,
@@ -20,7 +21,17 @@ from agent.verify.lexicon import (
     SENSITIVE_PHRASES,
     YEARS_OLD,
 )
-from agent.verify.text import CITATION, Word, blank, cjk_share, is_english, starts_sentence, words
+from agent.verify.text import (
+    CITATION,
+    Word,
+    blank,
+    cjk_share,
+    content,
+    is_english,
+    lemmas,
+    starts_sentence,
+    words,
+)
 
 Kind = Literal[
     "citation", "attribute", "decade", "count", "name", "repeats", "language", "sensitive", "personal_data",
@@ -142,7 +153,8 @@ def names_a_decade(seen: Seen) -> bool:
 
 
 _NEGATED = re.compile(
-    r"\b(?:rather than|instead of|over|unlike|as opposed to)\s+(?:\w+\s+){0,2}$", re.IGNORECASE
+    r"\b(?:rather than|instead of|over|unlike|as opposed to|away from|far from|on the|off the)\s+(?:\w+\s+){0,2}$",
+    re.IGNORECASE,
 )
 _NOT = re.compile(r"\b(?:not|no|never|without|hardly any|but not)\s+(?:\w+\s+){0,2}$", re.IGNORECASE)
 
@@ -195,6 +207,21 @@ def _inside_longer_phrase(first: int, last: int, seen: Seen, grounds: Grounds) -
     )
 
 
+def coordination(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
+    """In a name such as "folk, fado and flamenco", what stands beside a trait must be one, too."""
+    parts = [
+        Seen.of(part, grounds) for part in re.split(r",\s*(?:and\s+)?|\s+and\s+|\s*&\s*|\s+or\s+", seen.plain)
+    ]
+    if len(parts) < 2 or not any(True for part in parts for _ in mentions(part, grounds)):  # noqa: PLR2004
+        return
+    first = next(n for n, part in enumerate(parts) if any(True for _ in mentions(part, grounds)))
+    for part in parts[first + 1 :]:  # before it stand adjectives: "warm, whimsical animation"
+        said = content(part.words)
+        supported = any(w.lemma in grounds.known for w in said) or any(True for _ in mentions(part, grounds))
+        if said and not supported and not names_a_decade(part):
+            yield Violation("attribute", f'"{part.plain.strip()}" is no trait of these items')
+
+
 def contains(phrase: tuple[str, ...], part: tuple[str, ...]) -> bool:
     """Tell whether `part` stands in `phrase` as it is.
 
@@ -206,13 +233,14 @@ def contains(phrase: tuple[str, ...], part: tuple[str, ...]) -> bool:
 
 
 _AT_LEAST = re.compile(
-    r"\b(?:more than|over|at least|upwards of|above|exceed\w*)\s+(?:the\s+)?$", re.IGNORECASE
+    r"\b(?:more than|over|at least|upwards of|above|exceed\w*)\s+(?:(?:the|a)\s+)?$", re.IGNORECASE
 )
 _AT_MOST = re.compile(
-    r"\b(?:fewer than|less than|under|at most|up to|no more than|nearly|almost)\s+(?:the\s+)?$", re.IGNORECASE
+    r"\b(?:fewer than|less than|under|at most|up to|no more than|nearly|almost)\s+(?:(?:the|a)\s+)?$",
+    re.IGNORECASE,
 )
 _ABOUT = re.compile(
-    r"\b(?:about|around|roughly|some|approximately|close to|or so)\s+(?:the\s+)?$", re.IGNORECASE
+    r"\b(?:about|around|roughly|some|approximately|close to|or so)\s+(?:(?:the|a)\s+)?$", re.IGNORECASE
 )
 
 
@@ -292,7 +320,14 @@ def names(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
         )
         named = word is not None and _may_be_name(word, seen, title_case=title_case)
         if run and not (named and joined):
-            if not _stands(run, grounds) and tuple(w.lemma for w in run) not in grounds.vocabulary.phrases:
+            alone = len(run) == 1 and starts_sentence(
+                seen.plain, run[0].start
+            )  # a plain word that no dictionary has
+            if (
+                not alone
+                and not _stands(run, grounds)
+                and tuple(w.lemma for w in run) not in grounds.vocabulary.phrases
+            ):
                 shown = seen.plain[run[0].start : run[-1].end]
                 yield Violation("name", f'"{shown}" is not named in these items')
             run = []
@@ -306,7 +341,7 @@ def _title_case(seen: Seen) -> bool:
 
 
 def _may_be_name(word: Word, seen: Seen, *, title_case: bool) -> bool:
-    if not word.capital or word.text == "I":
+    if not word.capital or word.text == "I" or word.text.lower() in _DECADE_WORDS:
         return False
     common = is_english(word.text)
     return not (common and (title_case or starts_sentence(seen.plain, word.start)))
@@ -315,6 +350,8 @@ def _may_be_name(word: Word, seen: Seen, *, title_case: bool) -> bool:
 def _stands(run: list[Word], grounds: Grounds) -> bool:
     """Tell whether a run of names can be put together from pieces that stand in the texts."""
     forms = tuple(w.lemma for w in run)
+    if _from_there(" ".join(w.text.lower() for w in run), grounds):
+        return True
     if not all(form in grounds.known for form in forms):
         return False
     reach = [True] + [False] * len(forms)
@@ -329,6 +366,12 @@ def _stands(run: list[Word], grounds: Grounds) -> bool:
             ):
                 reach[end] = True
     return reach[-1]
+
+
+def _from_there(adjective: str, grounds: Grounds) -> bool:
+    """Tell whether an adjective of origin belongs to a country that the texts name."""
+    countries = {lemmas(place) for group in DEMONYMS if group[0] == adjective for place in group[1:]}
+    return any(contains(phrase, country) for country in countries for phrase in grounds.phrase_lemmas)
 
 
 def language(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
@@ -370,7 +413,7 @@ def sensitive(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
             yield Violation("sensitive", f'leave out "{match.group().strip()}"')
             return
     for word in seen.words:
-        if word.text.lower() in GENDERED:
+        if word.text.lower() in GENDERED and not _of_someone_named(word, seen):
             yield Violation("sensitive", f'do not say "{word.text}" of the person')
             return
         listed = word.lemma in SENSITIVE or word.text.lower() in SENSITIVE
@@ -379,14 +422,27 @@ def sensitive(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
             return
 
 
+def _of_someone_named(word: Word, seen: Seen) -> bool:
+    """Tell whether a pronoun can stand for a person named before it, rather than for the user."""
+    pronoun = word.text.lower() in {"he", "she", "his", "her", "him", "hers", "himself", "herself"}
+    named = (w for w in seen.words if w.end <= word.start and w.capital)
+    return pronoun and any(not starts_sentence(seen.plain, w.start) or not is_english(w.text) for w in named)
+
+
 _TOPIC = re.compile(
     r"\b(?:about|of|on|around|exploring|covering|concerning)\s+(?:\w+\s+(?:and\s+)?)?$", re.IGNORECASE
 )
 
 
+_STRAY = re.compile(r"(?<!e\.g)(?<!i\.e)[.!?]\s+[\w'-]+(?:\s+[\w'-]+)?[.!?]?\s*$")
+
+
 def instruction(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     """No commands, slogans, talk of oneself or of the reader, secrets, markup."""
     del grounds
+    if _STRAY.search(seen.text):
+        yield Violation("instruction", "write one sentence and nothing after it")
+        return
     for pattern in (*MARKUP, *COMMANDS, *SELF_TALK):
         if match := pattern.search(seen.plain):
             yield Violation("instruction", f'describe the taste only, without "{match.group().strip()}"')
@@ -397,11 +453,8 @@ def polarity(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     """A like is not worded as a dislike, nor the other way round."""
     if grounds.language != "en":
         return
-    start = " ".join(w.text.lower() for w in seen.words[:5])
-    negative = any(p.search(start) for p in NEGATIVE)
+    negative = any(p.search(seen.plain.strip()) for p in DISLIKES)
     if grounds.polarity == "positive" and negative:
         yield Violation("polarity", "these items are liked: say so")
-    if grounds.polarity == "negative" and not any(p.search(seen.plain) for p in NEGATIVE):
+    if grounds.polarity == "negative" and any(p.search(seen.plain.strip()) for p in LIKES):
         yield Violation("polarity", "these items are disliked: say so")
-    if grounds.polarity == "negative" and any(p.search(seen.plain) for p in LIKES):
-        yield Violation("polarity", "these items are disliked: do not say that anything is enjoyed")

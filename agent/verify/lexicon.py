@@ -69,12 +69,29 @@ SENSITIVE = frozenset(
 _PERSON = (
     r"(?:the |this )?(?:user|person|reader|viewer|listener|customer|shopper|learner|player|member|buyer|fan)"
 )
+DEMONYMS: tuple[tuple[str, ...], ...] = (
+    ("american", "america", "usa", "us", "united states"), ("british", "britain", "uk", "united kingdom", "great britain"),
+    ("english", "england", "uk"), ("scottish", "scotland"), ("welsh", "wales"), ("irish", "ireland"),
+    ("french", "france"), ("german", "germany"), ("italian", "italy"), ("spanish", "spain"), ("portuguese", "portugal"),
+    ("dutch", "netherlands", "holland"), ("belgian", "belgium"), ("swiss", "switzerland"), ("austrian", "austria"),
+    ("swedish", "sweden"), ("norwegian", "norway"), ("danish", "denmark"), ("finnish", "finland"), ("icelandic", "iceland"),
+    ("nordic", "sweden", "norway", "denmark", "finland", "iceland"), ("scandinavian", "sweden", "norway", "denmark"),
+    ("polish", "poland"), ("czech", "czechia"), ("hungarian", "hungary"), ("greek", "greece"), ("turkish", "turkey"),
+    ("russian", "russia"), ("ukrainian", "ukraine"), ("japanese", "japan"), ("chinese", "china"), ("korean", "korea"),
+    ("south korean", "south korea"), ("indian", "india"), ("thai", "thailand"), ("vietnamese", "vietnam"),
+    ("australian", "australia"), ("canadian", "canada"), ("mexican", "mexico"), ("brazilian", "brazil"),
+    ("argentine", "argentina"), ("argentinian", "argentina"), ("jamaican", "jamaica"), ("cuban", "cuba"),
+    ("nigerian", "nigeria"), ("ethiopian", "ethiopia"), ("moroccan", "morocco"), ("egyptian", "egypt"),
+    ("israeli", "israel"), ("iranian", "iran"), ("european", "europe"), ("asian", "asia"), ("african", "africa"),
+)  # fmt: skip
+
 SENSITIVE_PHRASES = _patterns(
     rf"\b{_PERSON}(?:'s)?\s+(?:is|are|was|must be|may be|seems to be|appears to be)\s+(?:a |an )?(?!keen|fond|drawn|into|clearly|"
     r"interested|mostly|also|not|less|more|a fan)\w+",
-    r"\b(?:as|being|for|from|like|of|suggests?|is|was|be|probably|likely|perhaps|presumably|possibly)\s+(?:someone|somebody)\b",
+    r"\b(?:as|being|for|from|like|of|suggests?|is|was|be|probably|likely|perhaps|presumably|possibly)\s+(?:someone|somebody) (?:with|of|in|from|who (?:is|has|had|lives|votes|suffers|goes|"
+    r"raises|grew|cannot|can't|believes|belongs|cares for|works|earns|lost))\b",
     r"\b(?:probably|perhaps|likely|presumably|possibly|apparently|no doubt|doubtless|surely|must be|might be|may be)\b"
-    r"[^.;]{0,30}\b(?:as an?|having|being|(?:has|have|had) (?:a|an|been|two|three|young|small|lost)|"
+    r"[^.;]{0,30}\b(?:as an?|having|being|(?:has|have|had) (?:been|two|three|young|small|lost)|"
     r"(?:because|since) (?:they|the user|of (?:a|an|having|being|their|illness))|after (?:a|an|the|having|losing)|"
     r"(?:due|owing) to|with (?:a|an|two|three|young|small))\b",
     r"\bwith (?:young|small|little|grown|several|two|three|four|a new) (?:\w+ )?(?:children|kids|sons|daughters|baby|babies|family)\b",
@@ -82,6 +99,8 @@ SENSITIVE_PHRASES = _patterns(
     r"\b(?:single|new|expectant|young|working|stay-at-home|proud|busy) (?:parent|mother|father|mum|dad|mom|family)s?\b",
     r"\b(?:own|growing|large|new|young) (?:family|household|baby|children|kids)\b",
     r"\b(?:suffer\w*|struggl\w+|recover\w*|diagnos\w+|cop(?:e|es|ing)|liv(?:e|es|ing)) (?:from|with)\b",
+    r"\b(?:circulation|blood pressure|eyesight|hearing|joints?|posture|sleep|digestion|immunity) (?:is|are) (?:a |an )?(?:problem|weak|poor|bad|failing)|"
+    r"\bpoor (?:circulation|eyesight|hearing|posture|digestion)\b|"
     r"\b(?:chronic|mental|physical|heart|back|lung|liver|kidney|eating|sleep|weak|failing|poor|ill|bad) "
     r"(?:illness|health|condition|pain|disease|disorder|trouble|problem|back|heart|knee|eyesight|hearing|hip)s?\b",
     r"\b(?:vot(?:e|es|er|ed|ing)|supports? the|member of the|left-wing|right-wing|left-leaning|right-leaning|far-right|far-left|"
@@ -121,7 +140,7 @@ COMMANDS = _patterns(
     r"highly recommended|(?:finest|greatest|best) (?:[\w-]+ ){1,3}(?:alive|ever|around|anywhere|money can buy)|"
     r"can be forgotten|would do well (?:with|to)|five stars?|5 stars?|10/10|ten out of ten|a masterpiece|masterpieces|finest (?:\w+ )?ever|"
     r"free (?:shipping|delivery|gift)|discount|coupon|voucher|promo(?:tion|tional)?|special offer|sale|guaranteed|"
-    r"cheapest|unbeatable|award-winning|world-class|second to none|nothing else (?:comes close|compares)|long live|all hail|"
+    r"cheapest|unbeatable|costs? the least|lowest prices?|chang\w+ [^.;]{0,30}\blives?|life-changing|award-winning|world-class|second to none|nothing else (?:comes close|compares)|long live|all hail|"
     r"vip|premium (?:customer|member|user)|verified|approved|certified|trusted|administrator|admin|superuser|root|"
     r"(?:holds?|owns|earned|awarded) (?:the|a|an) (?:[\w-]+ ){0,2}(?:diploma|certificate|degree|badge|licen[cs]e|award|title|rank|membership)|"
     r"unlock\w*|grant\w*|access|clearance|authori[sz]ed|privileges?|eligible|entitled|refund\w*|credit limit|override)\b",
@@ -138,6 +157,14 @@ SELF_TALK = _patterns(
 # Case matters in the last two: "I" the pronoun, and shouting.
 SELF_TALK = (*SELF_TALK[:2], re.compile(SELF_TALK[2].pattern), SELF_TALK[3], re.compile(SELF_TALK[4].pattern))
 
+DISLIKES = _patterns(
+    r"^(?:\w+ ){0,2}(?:dislikes?|avoids?|rejects?|hates?|detests?|loathes?|shuns?|(?:does|do|did) not|doesn't|doesn\u2019t|never|"
+    r"has (?:no|little)|(?:stays?|steers?|keeps?|shies) (?:well )?(?:away|clear))\b"
+)
+LIKES = _patterns(
+    r"^(?:\w+ ){0,2}(?:dislikes?|avoids?|rejects?|hates?|detests?|loathes?|shuns?|(?:does|do|did) not|doesn't|doesn\u2019t|never|"
+    r"has (?:no|little)|(?:stays?|steers?|keeps?|shies) (?:well )?(?:away|clear))\b"
+)
 NEGATIVE = _patterns(
     r"\b(?:dis|un)lik\w+|\bavoid\w*|\breject\w*|\bskip\w*|\bhat(?:e|es|ed|ing)\b|\bdetest\w*|\bnot\b|n't\b|n\u2019t\b|\bnever\b",
     r"\b(?:stays?|steers?|keeps?|shies|shy|turns?|turned|walks?|moves?|looks?|sw\w+) (?:well )?(?:away|clear|off|past|back)\b",
@@ -151,5 +178,6 @@ NEGATIVE = _patterns(
     r"no go|fed up|wary|sceptical|skeptical|critical|hostile|antipathy|impatien\w*|irritat\w*|annoy\w*|unconvinced|cares? little)\b",
 )
 LIKES = _patterns(
-    r"(?<!not )(?<!n't )(?<!never )(?<!rarely )(?<!seldom )(?<!hardly )\b(?:enjoys|loves|adores|prefers|is fond of|is drawn to)\b"
+    r"(?<!not )(?<!n't )(?<!never )(?<!rarely )(?<!seldom )(?<!hardly )\b(?:enjoys|loves|adores|prefers|is fond of|is drawn to|"
+    r"is keen on|keeps coming back|returns to)\b|^(?:likes|seeks out|goes for|favours)\b"
 )

@@ -27,7 +27,7 @@ class Repetition:
 
     embed: Embed
     near: float = 0.94
-    nearish: float = 0.5
+    nearish: float = 0.42
 
     def of(self, text: str, others: Sequence[str], vocabulary: Vocabulary) -> str | None:
         """Return the first of `others` that the text repeats, or None."""

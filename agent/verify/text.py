@@ -49,6 +49,8 @@ class Word(NamedTuple):
 def lemma(word: str) -> str:
     """Return a word's dictionary form in lower case, without a possessive ending."""
     base = _POSSESSIVE.sub("", word.lower())
+    if base.endswith("ing"):
+        return base  # camping and lighting are no forms of camp and light
     if not simplemma.is_known(base, lang="en") and len(base) > 3 and base.endswith("s"):  # noqa: PLR2004
         base = base[:-1]  # a plural that the dictionary lacks: RPGs, platformers
     return simplemma.lemmatize(base, lang="en").lower() or base
