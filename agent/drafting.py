@@ -9,9 +9,9 @@ from agent.evidence import EvidenceSettings
 from agent.habits import find_habits, find_tags
 from agent.intents import find_intents
 from agent.template import word_goal, word_theme
-from agent.themes import Theme, Themes, UserLog, find_themes, informative
+from agent.themes import Theme, Themes, UserLog, find_themes, informative, is_informative
 from agent.verify import Grounds, Vocabulary
-from agent.words import Worded, cite, clean, example_line, theme_lines, title_of, traits
+from agent.words import Worded, cite, example_line, named_after, theme_lines, title_of, traits
 from agent.writer import ClaimTask
 
 
@@ -74,7 +74,8 @@ class Drafter:
         for n, theme in enumerate(themes.dislikes, 1):
             # What is liked elsewhere cannot be what sets a dislike apart.
             own = tuple(t for t in theme.telling if t.attribute not in liked)
-            claims.append(self._claim(f"d{n}", "dislike", theme, own or theme.telling, log, items))
+            telling = own if any(is_informative(t) for t in own) else theme.telling
+            claims.append(self._claim(f"d{n}", "dislike", theme, telling, log, items))
         attributes = [items.attributes[key] if key is not None else () for key in log.items]
         positive = [a for a, w in zip(attributes, themes.weights.decayed, strict=True) if w > 0]
         categories = [[a.value for a in event if a.field == "category"] for event in attributes]
@@ -93,13 +94,15 @@ class Drafter:
         items: ItemSet,
     ) -> DraftClaim:
         shown = [items.items[key] for key in theme.examples]
+        titles = tuple(title_of(item) for item in shown)
         task = ClaimTask(
             variables=theme_lines(theme, shown, telling),
             telling=tuple(telling),
             grounds=self._grounds(theme, log, items),
             fallback=word_theme(theme, telling, self.language),
+            titles=titles,
         )
-        return DraftClaim(claim_id, kind, theme, tuple(title_of(item) for item in shown), task)
+        return DraftClaim(claim_id, kind, theme, titles, task)
 
     def _intent(self, claim_id: str, theme: Theme, stage: Stage, log: UserLog, items: ItemSet) -> DraftClaim:
         shown = [items.items[key] for key in theme.examples]
@@ -111,15 +114,17 @@ class Drafter:
                 (example_line(n, item, theme.telling) for n, item in enumerate(shown, 1)), verbs, strict=True
             )
         ]
+        titles = tuple(title_of(item) for item in shown)
         name, goal = word_goal(theme.telling, stage, self.language)
         task = ClaimTask(
             variables={"events": "\n".join(lines), "traits": traits(theme.telling)},
             telling=theme.telling,
             grounds=self._grounds(theme, log, items),
             fallback=Worded(name, cite(goal, [1], self.language), "template"),
+            titles=titles,
             intent=True,
         )
-        return DraftClaim(claim_id, "intent", theme, tuple(title_of(item) for item in shown), task, stage)
+        return DraftClaim(claim_id, "intent", theme, titles, task, stage)
 
     def _grounds(self, theme: Theme, log: UserLog, items: ItemSet) -> Grounds:
         counted: dict[str, int] = {}
@@ -145,12 +150,7 @@ class Drafter:
         for claim in claims:
             words = claim.task.fallback
             if (claim.kind, words.name) in taken:
-                like = (
-                    f"，如《{claim.titles[0]}》"
-                    if self.language == "zh"
-                    else f", like {clean(claim.titles[0], 60)}"
-                )
-                words = Worded(words.name + like, words.statement, words.wording)
+                words = replace(words, name=named_after(words.name, claim.titles, self.language))
                 claim = replace(claim, task=claim.task._replace(fallback=words))  # noqa: PLW2901
             taken.add((claim.kind, words.name))
             done.append(claim)

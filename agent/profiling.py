@@ -12,7 +12,7 @@ import orjson
 
 from agent import archive
 from agent.assembly import build_profile, cost
-from agent.contract import Kind, Language, Profile, Provenance, Writer
+from agent.contract import Language, Profile, Provenance, Writer
 from agent.drafting import Draft, Drafter
 from agent.embedder import Embedder
 from agent.errors import ChatError, ProfileError
@@ -32,7 +32,6 @@ CODE = "1"
 """Raised with every change of what a profile is made of (evidence, themes, template); it goes into the key."""
 
 _CHUNK = 64
-_TREND = {"rising": ", rising", "fading": ", fading", "new": ", new", "steady": ", steady", None: ""}
 
 
 class Clock(Protocol):
@@ -191,7 +190,8 @@ class Profiler:
             writer, _ = self.llm
             words = await writer.claims([claim.task for claim in draft.claims], account)
             self._refuse_if_mostly_fallback(words, account)
-            lines = await writer.summary(self._summary_task(draft, words), account) if words else []
+            task = self._summary_task(draft, words)
+            lines = await writer.summary(task, account) if task.order else []
         tokens_in, tokens_out, _ = cost(account.calls)
         model = self.llm[1] if self.llm else None
         provenance = Provenance(
@@ -230,21 +230,23 @@ class Profiler:
         sentences = sum_up([words[n].name for n in liked], [words[n].name for n in disliked], self.language)
         return [(text, [order[n] for n in claims]) for text, claims in sentences]
 
+    @staticmethod
+    def _note(draft: Draft, n: int, place: int) -> str:
+        trend = draft.claims[n].theme.trend
+        notes = (["strongest"] if place == 1 else []) + ([trend] if trend else [])
+        return f" ({', '.join(notes)})" if notes else ""
+
     def _summary_task(self, draft: Draft, words: Sequence[Worded]) -> SummaryTask:
         liked, disliked = self._order(draft)
         order = [*liked[:4], *disliked[:2]]
-        names = [words[n].name for n in order]
-        kinds: list[Kind] = [draft.claims[n].kind for n in order]
-        lines = []
-        for place, (n, name) in enumerate(zip(order, names, strict=True), 1):
-            note = f"strongest{_TREND[draft.claims[n].theme.trend]}" if place == 1 else ""
-            note = note or _TREND[draft.claims[n].theme.trend].removeprefix(", ")
-            verb = "likes" if kinds[place - 1] == "interest" else "dislikes"
-            lines.append(f'[{place}] {verb}{f" ({note})" if note else ""}: "{name}"')
+        lines = [
+            f'[{place}] "{words[n].name}"{self._note(draft, n, place)}' for place, n in enumerate(order, 1)
+        ]
+        likes, dislikes = lines[: len(liked[:4])], lines[len(liked[:4]) :]
         return SummaryTask(
-            lines=tuple(lines),
+            variables={"likes": "\n".join(likes) or "none", "dislikes": "\n".join(dislikes) or "none"},
             texts=tuple(f"{words[n].name}. {words[n].statement.split('[')[0]}" for n in order),
-            liked=tuple(kind == "interest" for kind in kinds),
+            liked=tuple(draft.claims[n].kind == "interest" for n in order),
             order=tuple(order),
             grounds=Grounds(
                 polarity="positive",

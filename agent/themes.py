@@ -213,14 +213,14 @@ class Grouping:
         return taken, tuple(sorted(themes, key=lambda theme: -abs(theme.strength)))
 
     def _merged(self, usable: Bools, of_item: Ints, signed: Floats) -> list[Ints]:
-        """Return the events of each theme; themes that the same attributes set apart are one, or they would read alike."""
-        groups: dict[frozenset[Attribute] | int, list[Ints]] = {}
+        """Return the events of each theme; groups that the same attributes (or none) set apart are one theme."""
+        groups: dict[frozenset[Attribute], list[Ints]] = {}
         for label in range(int(of_item.max()) + 1):
             rows = np.flatnonzero(usable & (of_item[self.of_event] == label))
             events = rows[signed[rows] > 0]
             telling = most_telling(self._counts(events), len(events), self.base_rates)
             traits = frozenset(t.attribute for t in informative(telling))
-            groups.setdefault(traits or label, []).append(rows)
+            groups.setdefault(traits, []).append(rows)
         return [np.sort(np.concatenate(parts)) for parts in groups.values()]
 
     def _counts(self, events: Ints) -> Counter[Attribute]:
@@ -279,10 +279,14 @@ class Grouping:
         return tuple(self.keys[ids[i]] for i in picked)
 
 
+def is_informative(telling: Telling) -> bool:
+    """Tell whether an attribute says something: a decade that is usual in the catalogue does not."""
+    return telling.attribute.field != "decade" or telling.lift >= USUAL_LIFT
+
+
 def informative(telling: Sequence[Telling]) -> list[Telling]:
-    """Leave out decades that are usual in the catalogue, unless nothing else is left; at most three."""
-    kept = [t for t in telling if t.attribute.field != "decade" or t.lift >= USUAL_LIFT]
-    return (kept or list(telling))[:MAX_TRAITS]
+    """Return the attributes that say something, at most three."""
+    return [t for t in telling if is_informative(t)][:MAX_TRAITS]
 
 
 def most_telling(counts: Counter[Attribute], total: int, base_rates: BaseRates) -> tuple[Telling, ...]:

@@ -1,5 +1,6 @@
 """What the writers produce, and how it reads: schemas of the answers, traits, examples, rendering."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,17 +38,13 @@ class IntentWords(_Answer):
     examples: Annotated[list[int], Field(min_length=1, max_length=3)]
 
 
-class SummarySentenceWords(_Answer):
-    """A sentence of the summary and the numbers of the claims that it rests on."""
-
-    text: str = Field(min_length=8, max_length=260)
-    claims: Annotated[list[int], Field(min_length=1, max_length=6)]
-
-
 class SummaryWords(_Answer):
-    """The summary."""
+    """The summary: what is liked and what is disliked, each with the numbers of the claims that it rests on."""
 
-    sentences: Annotated[list[SummarySentenceWords], Field(min_length=1, max_length=3)]
+    likes: str = Field(max_length=260)
+    likes_claims: Annotated[list[int], Field(max_length=6)]
+    dislikes: str = Field(max_length=200)
+    dislikes_claims: Annotated[list[int], Field(max_length=6)]
 
 
 @dataclass(frozen=True)
@@ -85,6 +82,32 @@ def clean(text: str, limit: int = MAX_TITLE) -> str:
 def title_of(item: Item) -> str:
     """Return an item's title as it is shown."""
     return clean(readable_title(item.title)) or item.item_id
+
+
+def named_after(name: str, titles: Sequence[str], language: Language) -> str:
+    """Tell a claim's name from an equal one before it by its first example."""
+    return (
+        f"{name}，如《{clean(titles[0], 40)}》"
+        if language == "zh"
+        else f"{name}, like {clean(titles[0], 40)}"
+    )
+
+
+_LISTING = re.compile(
+    r"[,:;]?\s+(?:including|such as|like|for example|for instance|e\.g\.)\s.*$", re.IGNORECASE
+)
+
+
+def without_listing(statement: str, titles: Sequence[str]) -> str:
+    """Take a closing list of titles off a statement: they are added from the numbers.
+
+    >>> without_listing("Enjoys dramas, including 'Quiet Harbour' and 'Marta'.", ["Quiet Harbour"])
+    'Enjoys dramas.'
+    """
+    match = _LISTING.search(statement)
+    if match and any(title in match.group() for title in titles):
+        return statement[: match.start()].rstrip() + "."
+    return statement
 
 
 def cite(statement: str, examples: Sequence[int], language: Language) -> str:

@@ -15,11 +15,21 @@ from agent.catalogue import Telling
 from agent.chat import Call, ChatModel, Message
 from agent.contract import Language
 from agent.errors import ChatError, Usage
-from agent.verify import Grounds, Repetition, Verdict, Violation, verify, verify_claim
-from agent.words import IntentWords, SummaryWords, ThemeWords, Worded, cite
+from agent.themes import is_informative
+from agent.verify import Grounds, Repetition, Verdict, Violation, attributes_named, verify, verify_claim
+from agent.words import (
+    IntentWords,
+    SummaryWords,
+    ThemeWords,
+    Worded,
+    cite,
+    named_after,
+    without_listing,
+)
 from prompts.loader import Prompt, load
 
 MAX_REPAIRS = 2
+MIN_TITLE = 5
 MAX_TOKENS = 160
 MAX_SUMMARY_TOKENS = 260
 LANGUAGE_NAMES: dict[Language, str] = {"en": "English", "zh": "Chinese (简体中文)"}
@@ -34,9 +44,10 @@ class ClaimTask(NamedTuple):
 
     Attributes:
         variables: Of its prompt, but for the language.
-        telling: Traits that set it apart, for the template and for the log of what was asked.
+        telling: Traits that set it apart.
         grounds: What the words may say.
         fallback: The template's words.
+        titles: Of the numbered examples, as they are shown.
         intent: Whether it is an intent (prompt `intent`) rather than a theme.
     """
 
@@ -44,14 +55,20 @@ class ClaimTask(NamedTuple):
     telling: tuple[Telling, ...]
     grounds: Grounds
     fallback: Worded
+    titles: tuple[str, ...]
     intent: bool = False
+
+    @property
+    def says_something(self) -> bool:
+        """Whether there is a trait to put into words; without one, the template's words are as good as any."""
+        return any(is_informative(t) for t in self.telling)
 
 
 class SummaryTask(NamedTuple):
     """A summary to be written.
 
     Attributes:
-        lines: The claims as the prompt lists them.
+        variables: The claims as the prompt lists them.
         texts: Their words, which the summary may use.
         liked: Their signs.
         order: Their places in the profile.
@@ -59,7 +76,7 @@ class SummaryTask(NamedTuple):
         fallback: The template's sentences, each with the places of its claims in the profile.
     """
 
-    lines: tuple[str, ...]
+    variables: dict[str, str]
     texts: tuple[str, ...]
     liked: tuple[bool, ...]
     order: tuple[int, ...]
@@ -110,24 +127,30 @@ class LlmWriter:
 
         A claim that repeats one before it (of the same sign) is then asked for again.
         """
-        first = await asyncio.gather(*(self._claim(task, (), account) for task in tasks))
+        first = await asyncio.gather(*(self._first(task, account) for task in tasks))
         done: list[Worded] = []
         for task, words in zip(tasks, first, strict=True):
-            said = [
-                w.statement
-                for t, w in zip(tasks, done, strict=False)
-                if t.grounds.polarity == task.grounds.polarity
+            before = [
+                w for t, w in zip(tasks, done, strict=False) if t.grounds.polarity == task.grounds.polarity
             ]
-            if words.wording == "llm" and (other := self._repeated(task, words, said)):
-                violation = Violation(
-                    "repeats", f'this was said already: "{other}"; say what sets these items apart'
-                )
-                words = await self._claim(task, said, account, refused=(words, violation))  # noqa: PLW2901
+            if words.wording == "llm" and (other := self._repeated(task, words, before)):
+                reason = f'this was said already: "{other}"; say what sets these items apart'
+                said = [w.statement for w in before]
+                refused = (words, Violation("repeats", reason))
+                words = await self._claim(task, said, account, refused)  # noqa: PLW2901
+            if words.name.lower() in {w.name.lower() for w in before}:
+                words = replace(words, name=named_after(words.name, task.titles, self._language))  # noqa: PLW2901
             done.append(words)
         return done
 
-    def _repeated(self, task: ClaimTask, words: Worded, said: Sequence[str]) -> str | None:
-        return self._repetition.of(words.statement, said, task.grounds.vocabulary)
+    async def _first(self, task: ClaimTask, account: Account) -> Worded:
+        return await self._claim(task, (), account) if task.says_something else task.fallback
+
+    def _repeated(self, task: ClaimTask, words: Worded, before: Sequence[Worded]) -> str | None:
+        for other in before:
+            if other.name.lower() == words.name.lower():
+                return other.name
+        return self._repetition.of(words.statement, [w.statement for w in before], task.grounds.vocabulary)
 
     async def _claim(
         self,
@@ -141,12 +164,15 @@ class LlmWriter:
         schema: type[ThemeWords] | type[IntentWords] = IntentWords if task.intent else ThemeWords
 
         def check(answer: ThemeWords | IntentWords) -> tuple[Worded, Verdict]:
-            sentence = answer.goal if isinstance(answer, IntentWords) else answer.statement
+            written = answer.goal if isinstance(answer, IntentWords) else answer.statement
+            sentence = without_listing(written, task.titles)
             # The sentence must rest on the traits by itself; the examples are added by code.
             verdict = verify_claim(answer.name, sentence, grounds, repetition)
             cited = cite(sentence, answer.examples, self._language)
             known = verify(cited, replace(grounds, others=()))
             wrong = [v for v in known.violations if v.kind == "citation"]
+            if any(len(title) > MIN_TITLE and title in sentence for title in task.titles):
+                wrong.append(Violation("name", "write no titles: they are added from the numbers"))
             name = answer.name.strip().rstrip(".")
             words = Worded(name[:1].upper() + name[1:], cited, "llm", verdict.interpretive, verdict.words)
             return words, verdict._replace(violations=(*verdict.violations, *wrong))
@@ -168,16 +194,20 @@ class LlmWriter:
 
         def check(answer: SummaryWords) -> tuple[list[SummaryLine], Verdict]:
             lines, violations = [], []
-            for sentence in answer.sentences:
-                claims = tuple(dict.fromkeys(n - 1 for n in sentence.claims))
-                violations += self._summary_violations(sentence.text, claims, task)
-                lines.append(SummaryLine(sentence.text.strip(), claims, by_model=True, tries=1))
-            texts = [line.text.lower() for line in lines]
-            if len(set(texts)) < len(texts):
-                violations.append(Violation("repeats", "say each thing once"))
+            for text, numbers, liked in (
+                (answer.likes, answer.likes_claims, True),
+                (answer.dislikes, answer.dislikes_claims, False),
+            ):
+                if not text.strip():
+                    continue
+                claims = self._claims_named(text, [n - 1 for n in numbers], task, liked=liked)
+                violations += self._summary_violations(text, claims, task, liked=liked)
+                lines.append(SummaryLine(text.strip(), claims, by_model=True, tries=1))
+            if not lines:
+                violations.append(Violation("malformed", "sum up the claims"))
             return lines, Verdict(tuple(dict.fromkeys(violations)), (), 0)
 
-        variables = {"claims": "\n".join(task.lines), "language": LANGUAGE_NAMES[self._language]}
+        variables = {**task.variables, "language": LANGUAGE_NAMES[self._language]}
         written = await self._ask("summary", variables, SummaryWords, MAX_SUMMARY_TOKENS, check, account)
         if written is None:
             tries = MAX_REPAIRS + 1
@@ -187,17 +217,34 @@ class LlmWriter:
             line._replace(tries=tries, claims=tuple(task.order[n] for n in line.claims)) for line in lines
         ]
 
-    def _summary_violations(self, text: str, claims: Sequence[int], task: SummaryTask) -> list[Violation]:
+    @staticmethod
+    def _claims_named(
+        text: str, numbers: Sequence[int], task: SummaryTask, *, liked: bool
+    ) -> tuple[int, ...]:
+        """Return the claims that a sentence rests on: those it numbers, and those whose traits it names besides."""
+        missing = attributes_named(text, task.grounds)
+        for n in numbers:
+            missing -= attributes_named(task.texts[n], task.grounds) if 0 <= n < len(task.texts) else set()
+        named = list(numbers)
+        for n, (words, sign) in enumerate(zip(task.texts, task.liked, strict=True)):
+            found = attributes_named(words, task.grounds)
+            if sign is liked and missing & found:
+                named.append(n)
+                missing -= found
+        return tuple(dict.fromkeys(named))
+
+    def _summary_violations(
+        self, text: str, claims: Sequence[int], task: SummaryTask, *, liked: bool
+    ) -> list[Violation]:
         if unknown := [n + 1 for n in claims if not 0 <= n < len(task.texts)]:
             return [Violation("citation", f"there is no claim {unknown[0]}")]
-        signs = {task.liked[n] for n in claims}
-        if len(signs) > 1:
+        if not claims or any(task.liked[n] is not liked for n in claims):
             return [
-                Violation("polarity", "put what is liked and what is disliked into sentences of their own")
+                Violation("polarity", "put what is liked under likes and what is disliked under dislikes")
             ]
         grounds = replace(
             task.grounds,
-            polarity="positive" if signs.pop() else "negative",
+            polarity="positive" if liked else "negative",
             other_texts=tuple(task.texts[n] for n in claims),
         )
         return list(verify(text, grounds).violations)

@@ -83,10 +83,10 @@ def print_profile(profile: Profile, events: Mapping[str, tuple[Event, str]]) -> 
 
 def _print_claim(claim: Claim, events: Mapping[str, tuple[Event, str]]) -> None:
     head = Text.assemble(
-        ("    ", ""), (f"{claim.name:<42}", "green" if claim.strength >= 0 else "red"),
-        (f"  strength {claim.strength:+.2f}   sure {claim.confidence:.2f}", "dim"),
-        (f"   {claim.trend}" if claim.trend else "", "dim"),
-        (f"   {len(claim.evidence)} events", "dim"), ("   (template)" if claim.wording == "template" else "", "dim"),
+        ("    ", ""), (f"{claim.name:<34}", "green" if claim.strength >= 0 else "red"),
+        (f"  strength {claim.strength:+.2f}  sure {claim.confidence:.2f}", "dim"),
+        (f"  {claim.trend}" if claim.trend else "", "dim"),
+        (f"  {len(claim.evidence)} events", "dim"), ("  (template)" if claim.wording == "template" else "", "dim"),
     )  # fmt: skip
     out.print(head)
     out.print(Padding(Text(claim.statement), (0, 2, 0, 6)))

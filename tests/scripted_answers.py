@@ -77,16 +77,17 @@ def _intent(task: str, chinese: bool) -> Answer:  # noqa: FBT001
 
 def _summary(task: str, chinese: bool) -> Answer:  # noqa: FBT001
     """Write one sentence on what is liked, one on what is not, each of at most three claims' names."""
-    sentences = []
-    for disliked, english, zh in ((False, "Enjoys", "主要喜欢"), (True, "Does not care for", "不喜欢")):
-        mine = [(n, rest) for n, rest in numbered(task) if rest.startswith("dislikes") is disliked][:3]
-        names = [rest.partition('"')[2].rstrip('"') for _, rest in mine]
-        if mine:
-            text = (
-                f"{zh}{'、'.join(names)}。" if chinese else f"{english} {_and([_inside(n) for n in names])}."
-            )
-            sentences.append({"text": text[:260], "claims": [n for n, _ in mine]})
-    return {"sentences": sentences}
+    likes, _, dislikes = task.partition("Dislikes:")
+    found: Answer = {}
+    for field, part, english, zh in (
+        ("likes", likes, "Enjoys", "主要喜欢"),
+        ("dislikes", dislikes, "Does not care for", "不喜欢"),
+    ):
+        claims = numbered(part)[:3]
+        names = [rest.removeprefix('"').rpartition('"')[0] for _, rest in claims]
+        said = f"{zh}{'、'.join(names)}。" if chinese else f"{english} {_and([_inside(n) for n in names])}."
+        found |= {field: said[:200] if claims else "", f"{field}_claims": [n for n, _ in claims]}
+    return found
 
 
 def _inside(name: str) -> str:

@@ -129,7 +129,7 @@ def slow(seconds: float, script: Script = honest) -> Script:
     return lambda request, n: replace(script(request, n), delay_s=seconds)
 
 
-_PLACES = {"sentence": ("statement", "goal", "text"), "numbers": ("examples", "claims")}
+_PLACES = {"sentence": ("statement", "goal", "likes"), "numbers": ("examples", "likes_claims")}
 
 
 def saying(**changes: Callable[[Request], Any] | str | list[int]) -> Script:
@@ -140,10 +140,9 @@ def saying(**changes: Callable[[Request], Any] | str | list[int]) -> Script:
 
     def script(request: Request, n: int) -> Reply:
         found = answer(request)
-        place = found["sentences"][0] if "sentences" in found else found
         for name, change in changes.items():
-            key = next((key for key in _PLACES.get(name, ()) if key in place), name)
-            place[key] = change(request) if callable(change) else change
+            key = next((key for key in _PLACES.get(name, ()) if key in found), name)
+            found[key] = change(request) if callable(change) else change
         return completion(request, json.dumps(found, ensure_ascii=False))
 
     return script

@@ -7,6 +7,7 @@ that no text behind the claim supports and that no check forbids.
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from agent.catalogue import Attribute
 from agent.verify import checks
 from agent.verify.checks import Kind, Seen, Violation
 from agent.verify.grounds import Grounds, Vocabulary
@@ -91,6 +92,11 @@ def verify_claim(
     if len(name.split()) > MAX_NAME_WORDS:
         found.append(Violation("length", f"a name has at most {MAX_NAME_WORDS} words"))
     return Verdict(tuple(dict.fromkeys((*whole.violations, *found))), whole.interpretive, whole.words)
+
+
+def attributes_named(text: str, grounds: Grounds) -> set[Attribute]:
+    """Return the catalogue's attributes that a text names, in any of their forms."""
+    return {a for *_, called in checks.mentions(Seen.of(text, grounds), grounds) for a in called}
 
 
 def _interpretation(seen: Seen, grounds: Grounds) -> tuple[tuple[str, ...], int]:

@@ -23,7 +23,7 @@ THEME = load("theme", 1).render(
 )
 INTENT = load("intent", 1).render({"language": "English", "events": ITEMS, "traits": TRAITS})
 SUMMARY = load("summary", 1).render(
-    {"language": "English", "claims": '[1] likes (strongest): "War dramas"\n[2] dislikes: "Horror films"'}
+    {"language": "English", "likes": '[1] "War dramas" (strongest)', "dislikes": '[2] "Horror"'}
 )
 REPAIR = [("assistant", "{}"), *load("repair", 1).render({"violations": "- there is no item [9]"})]
 
@@ -70,10 +70,12 @@ async def test_intent_and_summary(scripted: ScriptedLLM) -> None:
     intent, _ = await model.ask(INTENT, IntentWords, 100)
     summary, _ = await model.ask(SUMMARY, SummaryWords, 100)
     assert intent.goal == "Seems to be looking for drama and war, partly 1950s."
-    assert [(s.text, s.claims) for s in summary.sentences] == [
-        ("Enjoys war dramas.", [1]),
-        ("Does not care for horror films.", [2]),
-    ]
+    assert summary == SummaryWords(
+        likes="Enjoys war dramas.",
+        likes_claims=[1],
+        dislikes="Does not care for horror.",
+        dislikes_claims=[2],
+    )
 
 
 async def test_what_is_sent(scripted: ScriptedLLM) -> None:

@@ -115,7 +115,9 @@ def test_the_bound_on_negatives_is_a_setting() -> None:
 def test_support_counts_positive_events_and_sums_both_signs() -> None:
     weights = np.array([0.5, 0.25, -0.3, 1.0, 0.0, -0.1])
     explicit = np.array([False, True, True, True, True, False])
-    assert support(weights, explicit) == Support(1, 2, 1.75, pytest.approx(0.4))
+    found = support(weights, explicit)
+    assert found[:3] == (1, 2, 1.75)
+    assert found.negative == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -164,27 +166,14 @@ def log_of(n: int, members: list[int], days: float = 30.0) -> tuple[np.ndarray, 
         (20, [9, 10, 11, 19], "rising"),
         (100, [79, 80], "rising"),  # recent are 20: (1.5 / 20.5) / (1.5 / 80.5) = 3.9
         (100, [80, 81], "new"),
-        (100, [*range(8), 80, 81], "steady"),  # (2.5 / 20.5) / (8.5 / 80.5) = 1.155
-        (100, [*range(8), 80, 81, 82], "rising"),  # (3.5 / 20.5) / (8.5 / 80.5) = 1.62
-        (100, [*range(12), 80], "fading"),  # (1.5 / 20.5) / (12.5 / 80.5) = 0.47
+        (100, [*range(40), *range(80, 95)], "rising"),  # (15.5 / 20.5) / (40.5 / 80.5) = 1.503
+        (100, [*range(27), *range(80, 90)], "steady"),  # (10.5 / 20.5) / (27.5 / 80.5) = 1.4993
+        (100, [*range(26), *range(80, 84)], "steady"),  # (4.5 / 20.5) / (26.5 / 80.5) = 0.66682
+        (100, [*range(32), *range(80, 85)], "fading"),  # (5.5 / 20.5) / (32.5 / 80.5) = 0.6645
     ],
 )
 def test_trend(n: int, members: list[int], expected: Trend) -> None:
     assert trend(*log_of(n, members)) == expected
-
-
-@pytest.mark.parametrize(
-    ("now", "before", "expected"),
-    # At the borders exactly: 1.5 is not above 1.5, and 1/1.5 is not below it.
-    [(1, 0.5, "steady"), (4, 2.5, "steady"), (1, 1.75, "steady")],
-)
-def test_trend_at_its_borders(now: int, before: float, expected: Trend) -> None:
-    # (now + .5) / (before + .5) = 1.5 needs half events; events in the middle are made whole by doubling.
-    del now, before
-    rising = log_of(20, [0, 10, 11])  # 1.67: above
-    below = log_of(20, [*range(4), *range(10, 16)])  # 1.44: below
-    assert (trend(*rising), trend(*below)) == ("rising", "steady")
-    assert expected == "steady"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,292 @@
+"""Themes on small hand-made vectors, and the catalogue's numbers behind them."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+
+from agent.catalogue import (
+    Attribute,
+    BaseRates,
+    ItemSet,
+    attributes_of,
+    count_attributes,
+    item_text,
+    item_vectors,
+    readable_title,
+    unit,
+    year_of,
+)
+from agent.evidence import EvidenceSettings
+from agent.themes import Themes, UserLog, cluster, find_themes, first_count, informative, most_telling
+from store.records import Item
+
+SETTINGS = EvidenceSettings()
+DAY = 86_400.0
+
+
+def near(axis: int, n: int, spread: float = 0.1, seed: int = 0, size: int = 6) -> np.ndarray:
+    """`n` unit rows around an axis."""
+    rng = np.random.default_rng(seed)
+    return unit(np.eye(size)[axis] + spread * rng.standard_normal((n, size)))
+
+
+def items_of(vectors: np.ndarray, categories: list[str]) -> ItemSet:
+    """Items i0, i1 … in a catalogue ten times as large, in which nothing else is like them."""
+    found = [Item(item_id=f"i{n}", title=f"Title {n}", categories=(c,)) for n, c in enumerate(categories)]
+    others = [Item(item_id=f"o{n}", title="Other", categories=("other",)) for n in range(9 * len(found))]
+    rates = count_attributes([*found, *others])
+    return ItemSet({item.item_id: item for item in found}, np.asarray(vectors, dtype=np.float32), rates)
+
+
+def log_of(*rows: tuple[str | None, str]) -> UserLog:
+    """A day between events; rows are (item, type)."""
+    return UserLog(
+        user_id="u",
+        event_ids=[f"e{n}" for n in range(len(rows))],
+        items=[item for item, _ in rows],
+        types=[kind for _, kind in rows],
+        values=[None] * len(rows),
+        times=DAY * np.arange(1, len(rows) + 1, dtype=np.float64),
+        offsets=[None] * len(rows),
+    )
+
+
+def likes(*numbers: int) -> list[tuple[str | None, str]]:
+    return [(f"i{n}", "like") for n in numbers]
+
+
+@pytest.fixture
+def two_kinds() -> ItemSet:
+    """Six crime items (i0 to i5) and four jazz items (i6 to i9), far apart."""
+    return items_of(np.vstack([near(0, 6), near(1, 4, seed=1)]), ["crime"] * 6 + ["jazz"] * 4)
+
+
+def groups(found: Themes) -> list[set[str]]:
+    return [set(theme.members) for theme in found.interests]
+
+
+def test_two_clear_kinds(two_kinds: ItemSet) -> None:
+    found = find_themes(log_of(*likes(*range(10))), two_kinds, SETTINGS)
+    assert groups(found) == [{f"i{n}" for n in range(6)}, {f"i{n}" for n in range(6, 10)}]
+    crime, jazz = found.interests
+    assert [t.attribute.value for t in crime.telling] == ["crime"]
+    assert crime.attribute_counts == {Attribute("category", "crime"): 6}
+    assert crime.strength + jazz.strength == pytest.approx(1.0)
+    weights = 2.0 ** (-(np.arange(9, -1, -1)) / 365)
+    assert crime.strength == pytest.approx(weights[:6].sum() / weights.sum())
+    assert crime.events.tolist() == [5, 4, 3, 2, 1, 0]  # the latest weigh most
+    assert found.dislikes == ()
+
+
+def test_examples_are_at_most_six_members(two_kinds: ItemSet) -> None:
+    rows = likes(*[n for n in range(6) for _ in range(2)], 6, 7, 8, 9)
+    crime = find_themes(log_of(*rows), two_kinds, SETTINGS).interests[0]
+    assert len(crime.events) == 12
+    assert sorted(crime.examples) == [f"i{n}" for n in range(6)]
+    many = items_of(np.vstack([near(0, 9), near(1, 9, seed=1)]), ["crime"] * 9 + ["jazz"] * 9)
+    for theme in find_themes(log_of(*likes(*range(18))), many, SETTINGS).interests:
+        assert len(theme.examples) == len(set(theme.examples)) == 6
+        assert set(theme.examples) <= set(theme.members)
+
+
+def test_a_theme_without_support_is_left_out(two_kinds: ItemSet) -> None:
+    found = find_themes(log_of(*likes(0, 1, 2), ("i6", "view"), ("i7", "view")), two_kinds, SETTINGS)
+    assert groups(found) == [{"i0", "i1", "i2"}]
+    assert found.interests[0].strength == pytest.approx(3 / 3.4, abs=0.01)
+
+
+@pytest.mark.parametrize(("far", "counter"), [(0.05, ["i6"]), (0.9, [])])
+def test_a_negative_event_counts_against_what_it_lies_within(far: float, counter: list[str]) -> None:
+    """Crime items lie about 0.3 from their centre (in tangent); the disliked one nearer, or far away."""
+    angle = np.eye(6)[1:4] * 0.3
+    members = np.eye(6)[0] + np.vstack([angle, -angle])
+    disliked = np.eye(6)[0] + far * np.eye(6)[4]
+    items = items_of(unit(np.vstack([members, disliked])), ["crime"] * 7)
+    found = find_themes(log_of(*likes(*range(6)), ("i6", "dislike")), items, SETTINGS)
+    ids = [f"i{n}" for n in range(7)]
+    against = [ids[row] for theme in found.interests for row in theme.counter]
+    assert against == counter
+    assert found.dislikes == ()  # one event alone has no support
+
+
+def test_a_second_thought_is_counter_evidence(two_kinds: ItemSet) -> None:
+    log = log_of(*likes(0, 1, 2, 0), ("i0", "skip"))
+    (theme,) = find_themes(log, two_kinds, SETTINGS).interests
+    assert (sorted(theme.events), theme.counter.tolist()) == ([0, 1, 2, 3], [4])
+    assert theme.support.negative == pytest.approx(0.3)
+    assert theme.confidence == pytest.approx(beta.ppf(0.05, 5, 1.3))
+
+
+def test_dislikes_mirror_likes(two_kinds: ItemSet) -> None:
+    rows = [*likes(0, 1, 2), ("i6", "dislike"), ("i7", "dislike"), ("i8", "skip"), ("i9", "like")]
+    found = find_themes(log_of(*rows), two_kinds, SETTINGS)
+    (dislike,) = found.dislikes
+    assert dislike.polarity == "negative"
+    assert set(dislike.members) == {"i6", "i7", "i8"}
+    assert dislike.strength == pytest.approx(-1.0)
+    assert dislike.support.explicit == 2
+    assert dislike.support.implicit == 1
+    assert [t.attribute.value for t in dislike.telling] == ["jazz"]
+
+
+def test_too_many_negatives_make_no_interest(two_kinds: ItemSet) -> None:
+    rows = [*likes(0, 1, 2), ("i0", "dislike"), ("i1", "dislike"), ("i2", "skip")]
+    found = find_themes(log_of(*rows), two_kinds, SETTINGS)
+    assert found.interests == ()
+
+
+def test_events_without_items_weigh_but_form_no_theme(two_kinds: ItemSet) -> None:
+    (theme,) = find_themes(
+        log_of(*likes(0, 1), (None, "like"), (None, "like")), two_kinds, SETTINGS
+    ).interests
+    assert theme.events.tolist() == [1, 0]
+    assert theme.strength == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [("i0", "like")],
+        [("i0", "rating")] * 5,  # no value: all neutral
+        [("i0", "wave")],
+        [(None, "search")] * 5,
+        [("i0", "dislike"), ("i1", "dislike"), ("i6", "skip")],
+    ],
+    ids=["empty", "single", "neutral", "unknown", "no items", "all negative"],
+)
+def test_poor_logs(two_kinds: ItemSet, rows: list[tuple[str | None, str]]) -> None:
+    found = find_themes(log_of(*rows), two_kinds, SETTINGS)
+    assert found.interests == ()
+    assert len(found.weights.decayed) == len(rows)
+
+
+def test_items_at_the_centre_of_the_catalogue() -> None:
+    """Items that all read alike are centred to zero vectors."""
+    items = items_of(np.zeros((4, 6)), ["crime"] * 4)
+    (theme,) = find_themes(log_of(*likes(0, 1, 2, 3)), items, SETTINGS).interests
+    assert len(theme.events) == 4
+
+
+@pytest.mark.parametrize(
+    ("n", "k"), [(0, 0), (1, 1), (2, 2), (15, 2), (16, 2), (17, 3), (31, 3), (60, 5), (92, 6), (9999, 6)]
+)
+def test_first_count(n: int, k: int) -> None:
+    assert first_count(n) == k  # round(sqrt(n) / 1.6) within 2 and 6
+
+
+def test_the_heaviest_two_thousand_are_clustered() -> None:
+    vectors = np.vstack([near(0, 1_250), near(1, 1_250, seed=1)])
+    weight = np.ones(2_500)
+    weight[:1_000] = weight[1_250:2_250] = 2.0
+    labels = cluster(vectors, weight)
+    core = cluster(vectors[weight == 2.0], weight[weight == 2.0])
+    assert labels[weight == 2.0].tolist() == core.tolist()
+    # The light ones join the nearest: none on the other side.
+    assert not set(labels[:1_250]) & set(labels[1_250:])
+    assert labels.shape == (2_500,)
+
+
+def test_a_theme_with_more_than_half_of_the_likes_is_split() -> None:
+    halves = np.vstack(
+        [near(0, 10, 0.02) + 0.3 * np.eye(6)[3], near(0, 10, 0.02, seed=1) - 0.3 * np.eye(6)[3]]
+    )
+    vectors = unit(np.vstack([halves, near(1, 2, seed=2), near(2, 2, seed=3)]))
+    even = np.ones(len(vectors))
+    labels = cluster(vectors, even)
+    assert np.bincount(labels, weights=even).max() <= even.sum() / 2
+    assert len(set(labels[:10])) == len(set(labels[10:20])) == 1  # cut in the middle
+    heavy = np.where(np.arange(len(vectors)) >= 20, 20.0, 1.0)  # the big one has 20 of 100 likes: it stays
+    assert len(set(cluster(vectors, heavy)[:20])) == 1
+
+
+def test_at_most_twelve_themes() -> None:
+    labels = cluster(near(0, 300, 0.05), np.r_[np.full(1, 1e6), np.ones(299)])
+    assert labels.max() + 1 <= 12
+
+
+def test_lift_is_smoothed() -> None:
+    rates = BaseRates(items=99, counts={Attribute("category", "crime"): 9})
+    found = rates.telling(Attribute("category", "crime"), 4, 10)
+    p = 9.5 / 100
+    assert found.share == 0.4
+    assert found.lift == pytest.approx((4 + 5 * p) / 15 / p)
+    assert rates.telling(Attribute("category", "new"), 0, 0).lift == pytest.approx(1.0)
+    assert rates.rate(Attribute("category", "new")) == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(
+    ("count", "usual", "holds"),
+    [(5, 90, True), (4, 90, False), (3, 1, True), (2, 1, False), (3, 30, False)],
+)
+def test_what_a_sentence_may_name(count: int, usual: int, holds: bool) -> None:  # noqa: FBT001
+    """Of ten events: half always, a quarter at twice the usual share."""
+    a = Attribute("category", "x")
+    assert BaseRates(99, {a: usual}).telling(a, count, 10).holds is holds
+
+
+def test_most_telling_leaves_out_what_is_usual() -> None:
+    crime, drama, nineties = (
+        Attribute("category", "crime"),
+        Attribute("category", "drama"),
+        Attribute("decade", "1990s"),
+    )
+    rates = BaseRates(100, {crime: 10, drama: 95, nineties: 55})
+    found = most_telling(Counter({crime: 8, drama: 9, nineties: 7}), 10, rates)
+    assert [t.attribute for t in found] == [crime, nineties]
+    assert [t.attribute for t in informative(found)] == [crime]  # a decade at 1.2 times the usual says little
+    assert informative(found[1:]) == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ("Lantern Keeper, The (1994)", "The Lantern Keeper (1994)"),
+        ("Quiet Harbour, A", "A Quiet Harbour"),
+        ("Avventura, L' (1960)", "L'Avventura (1960)"),
+        ("Boys, The Girls", "Boys, The Girls"),
+        ("The Keeper", "The Keeper"),
+        ("  Nothing  ", "Nothing"),
+        ("Me, Myself, The", "The Me, Myself"),
+    ],
+)
+def test_titles_are_turned_round(stored: str, read: str) -> None:
+    assert readable_title(stored) == read
+
+
+def test_attributes_of_an_item() -> None:
+    fields = {"director": "Ada Holm", "cast": ["B", "", 3, "C"], "long": "x" * 81, "n": 7}
+    item = Item(
+        item_id="x", title="x", categories=("Drama", "Drama"), attributes={"year": "1994-03-01", **fields}
+    )
+    assert year_of(item) == 1994
+    assert attributes_of(item) == (
+        Attribute("category", "Drama"), Attribute("decade", "1990s"), Attribute("director", "Ada Holm"),
+        Attribute("cast", "B"), Attribute("cast", "C"),
+    )  # fmt: skip
+
+
+def test_what_the_embedder_reads() -> None:
+    item = Item(
+        item_id="x", title="Keeper, The", categories=("Drama", "War"), image_caption="A lamp",
+        description="d" * 900, attributes={"year": 1994, "director": "Ada Holm"},
+    )  # fmt: skip
+    assert item_text(item) == f"The Keeper. Drama, War. Ada Holm. 1990s. {'d' * 400}. A lamp"
+    assert item_text(Item(item_id="x", title="Bare")) == "Bare"
+
+
+@pytest.mark.parametrize(
+    ("year", "read"), [(1994, 1994), ("1899", 1899), (3000, None), ("19945", None), ("", None)]
+)
+def test_year_of(year: object, read: int | None) -> None:
+    assert year_of(Item(item_id="x", title="x", attributes={"year": year})) == read
+
+
+def test_factors_count_less_than_text() -> None:
+    text, mean, factors = np.array([[2.0, 1.0], [1.0, 1.0]]), np.array([1.0, 1.0]), np.array([[3.0], [4.0]])
+    found = item_vectors(text, mean, factors)
+    np.testing.assert_allclose(found[0], np.array([1.0, 0.0, 0.8]) / np.sqrt(1.64), rtol=1e-6)
+    np.testing.assert_allclose(found[1], [0, 0, 1.0], rtol=1e-6)  # nothing but its factor
+    np.testing.assert_allclose(item_vectors(text, mean), [[1, 0], [0, 0]])
