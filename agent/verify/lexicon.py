@@ -63,7 +63,7 @@ SENSITIVE = frozenset(
     "divorced divorcee divorce widowed bereaved bereavement unmarried married marriage single-parent childless "
     "fatherhood motherhood parenthood newlywed "
     "bankrupt bankruptcy indebted indebtedness overdraft redundancy unemployed unemployment jobless wealthy impoverished "
-    "penniless broke rich affluent salary income debtor criminal convict felon prisoner probation "
+    "penniless broke rich affluent salary income debtor felon probation "
     "elderly pensioner retiree retired teenager teenage teen adolescent toddler middle-aged millennial boomer".split()
 )
 _PERSON = (
@@ -92,7 +92,7 @@ SENSITIVE_PHRASES = _patterns(
     r"raises|grew|cannot|can't|believes|belongs|cares for|works|earns|lost))\b",
     r"\b(?:probably|perhaps|likely|presumably|possibly|apparently|no doubt|doubtless|surely|must be|might be|may be)\b"
     r"[^.;]{0,30}\b(?:as an?|having|being|(?:has|have|had) (?:been|two|three|young|small|lost)|"
-    r"(?:because|since) (?:they|the user|of (?:a|an|having|being|their|illness))|after (?:a|an|the|having|losing)|"
+    r"(?:because|since) (?:they (?:are|have|had|were|live|work|grew|suffer)|the user|of (?:having|being|their|illness))|after (?:a|an|the|having|losing)|"
     r"(?:due|owing) to|with (?:a|an|two|three|young|small))\b",
     r"\bwith (?:young|small|little|grown|several|two|three|four|a new) (?:\w+ )?(?:children|kids|sons|daughters|baby|babies|family)\b",
     r"\b(?:has|have|raising|expecting|feeding) (?:\w+ ){0,2}(?:children|kids|sons|daughters|baby|babies|child|family)\b",
@@ -132,7 +132,11 @@ COMMANDS = _patterns(
     r"(?:^|[.!?;:,]\s*)(?:please\s+)?(?:buy|visit|click|subscribe|order|call|download|sign up|join|follow|send|reply|say|write|"
     r"print|repeat|answer|respond|act|pretend|remember|note|tell|add|use|enter|type|grab|hurry|shop|check out|go to|share|"
     r"transfer|pay|give|rate|vote|recommend|don't|do not|never)\s+(?!by|through|of|to be|out for)\w+",
-    r"\b(?:your|yours|you|we|our|us)\b",
+    r"\b(?:your|yours|you|we|our|(?-i:us))\b",
+    r"\b(?:profile|record|account|memory|history|log|data) (?:is |was |has been |now )?(?:cleared|deleted|reset|erased|wiped|updated|"
+    r"locked|closed|exported|complete)\b|\bfree upgrade|\bowed\b|\b(?:gold|silver|platinum|lifetime) member",
+    r"\b(?:is|are) (?:simply |clearly |by far )?(?:the )?(?:best|greatest|finest|number one)(?=\s*[.,;!]|$)",
+    r"\b(?:best|finest|greatest|top) (?:[\w-]+ ){1,3}(?:in the (?:world|country|city|market)|on earth|there is)\b",
     r"\b(?:now|today|here|tonight)\s*!|!{1,}",
     r"\b(?:buy now|act now|limited (?:time|offer)|best (?:\w+ )?(?:ever|in the world|on earth|of all time|there is|in town|money can buy)|"
     r"greatest (?:\w+ )?(?:ever|of all time|on earth|in the world)|number one|no\. ?1|must[- ](?:buy|have|see|read|hear|own)|"

@@ -31,6 +31,9 @@ NEUTRAL = frozenset(
 )
 
 
+_CLIPPED = frozenset({"sci", "fi", "hi", "lo", "rom", "com", "romcom", "romcoms", "doc", "docs"})
+
+
 class Word(NamedTuple):
     """A word or number of a text: as written, where it starts and ends, and its lemma in lower case."""
 
@@ -59,6 +62,8 @@ def lemma(word: str) -> str:
 @lru_cache(maxsize=65_536)
 def is_english(word: str) -> bool:
     """Tell whether an English dictionary knows the word, in lower case."""
+    if word.lower() in _CLIPPED:
+        return True
     base = _POSSESSIVE.sub("", word.lower().replace("\u2019", "'"))
     return simplemma.is_known(base, lang="en") or all(
         simplemma.is_known(p, lang="en") for p in base.split("'")

@@ -1,6 +1,4 @@
-"""Themes on small hand-made vectors, and the catalogue's numbers behind them."""
-
-from collections import Counter
+"""Themes on small hand-made vectors."""
 
 import numpy as np
 import pytest
@@ -8,18 +6,19 @@ from scipy.stats import beta
 
 from agent.catalogue import (
     Attribute,
-    BaseRates,
     ItemSet,
-    attributes_of,
     count_attributes,
-    item_text,
-    item_vectors,
-    readable_title,
     unit,
-    year_of,
 )
-from agent.evidence import EvidenceSettings
-from agent.themes import Themes, UserLog, cluster, find_themes, first_count, informative, most_telling
+from agent.evidence import EvidenceSettings, weigh
+from agent.themes import (
+    Grouping,
+    Themes,
+    UserLog,
+    cluster,
+    find_themes,
+    first_count,
+)
 from store.records import Item
 
 SETTINGS = EvidenceSettings()
@@ -109,6 +108,19 @@ def test_a_negative_event_counts_against_what_it_lies_within(far: float, counter
     against = [ids[row] for theme in found.interests for row in theme.counter]
     assert against == counter
     assert found.dislikes == ()  # one event alone has no support
+
+
+def test_the_radius_is_the_90th_percentile() -> None:
+    """Of 20 members, 18 lie 1 degree from the centre and two 10: 90 % of 19 steps up lies at 3.3 degrees."""
+    degrees = np.radians([1, -1] * 9 + [10, -10] + [3.2, -3.4])
+    items = items_of(np.column_stack([np.cos(degrees), np.sin(degrees)]), ["crime"] * 22)
+    log = log_of(*likes(*range(20)), ("i20", "dislike"), ("i21", "dislike"))
+    grouping = Grouping(
+        log, items, weigh(log.types, log.values, log.times, log.times[-1], SETTINGS), SETTINGS
+    )
+    of_item = np.r_[np.zeros(20, dtype=np.int64), -1, -1]
+    grouping._join(np.array([20, 21]), np.arange(20), of_item)
+    assert of_item[20:].tolist() == [0, -1]
 
 
 def test_a_second_thought_is_counter_evidence(two_kinds: ItemSet) -> None:
@@ -205,88 +217,3 @@ def test_a_theme_with_more_than_half_of_the_likes_is_split() -> None:
 def test_at_most_twelve_themes() -> None:
     labels = cluster(near(0, 300, 0.05), np.r_[np.full(1, 1e6), np.ones(299)])
     assert labels.max() + 1 <= 12
-
-
-def test_lift_is_smoothed() -> None:
-    rates = BaseRates(items=99, counts={Attribute("category", "crime"): 9})
-    found = rates.telling(Attribute("category", "crime"), 4, 10)
-    p = 9.5 / 100
-    assert found.share == 0.4
-    assert found.lift == pytest.approx((4 + 5 * p) / 15 / p)
-    assert rates.telling(Attribute("category", "new"), 0, 0).lift == pytest.approx(1.0)
-    assert rates.rate(Attribute("category", "new")) == pytest.approx(0.005)
-
-
-@pytest.mark.parametrize(
-    ("count", "usual", "holds"),
-    [(5, 90, True), (4, 90, False), (3, 1, True), (2, 1, False), (3, 30, False)],
-)
-def test_what_a_sentence_may_name(count: int, usual: int, holds: bool) -> None:  # noqa: FBT001
-    """Of ten events: half always, a quarter at twice the usual share."""
-    a = Attribute("category", "x")
-    assert BaseRates(99, {a: usual}).telling(a, count, 10).holds is holds
-
-
-def test_most_telling_leaves_out_what_is_usual() -> None:
-    crime, drama, nineties = (
-        Attribute("category", "crime"),
-        Attribute("category", "drama"),
-        Attribute("decade", "1990s"),
-    )
-    rates = BaseRates(100, {crime: 10, drama: 95, nineties: 55})
-    found = most_telling(Counter({crime: 8, drama: 9, nineties: 7}), 10, rates)
-    assert [t.attribute for t in found] == [crime, nineties]
-    assert [t.attribute for t in informative(found)] == [crime]  # a decade at 1.2 times the usual says little
-    assert informative(found[1:]) == []
-
-
-@pytest.mark.parametrize(
-    ("stored", "read"),
-    [
-        ("Lantern Keeper, The (1994)", "The Lantern Keeper (1994)"),
-        ("Quiet Harbour, A", "A Quiet Harbour"),
-        ("Avventura, L' (1960)", "L'Avventura (1960)"),
-        ("Boys, The Girls", "Boys, The Girls"),
-        ("The Keeper", "The Keeper"),
-        ("  Nothing  ", "Nothing"),
-        ("Me, Myself, The", "The Me, Myself"),
-    ],
-)
-def test_titles_are_turned_round(stored: str, read: str) -> None:
-    assert readable_title(stored) == read
-
-
-def test_attributes_of_an_item() -> None:
-    fields = {"director": "Ada Holm", "cast": ["B", "", 3, "C"], "long": "x" * 81, "n": 7}
-    item = Item(
-        item_id="x", title="x", categories=("Drama", "Drama"), attributes={"year": "1994-03-01", **fields}
-    )
-    assert year_of(item) == 1994
-    assert attributes_of(item) == (
-        Attribute("category", "Drama"), Attribute("decade", "1990s"), Attribute("director", "Ada Holm"),
-        Attribute("cast", "B"), Attribute("cast", "C"),
-    )  # fmt: skip
-
-
-def test_what_the_embedder_reads() -> None:
-    item = Item(
-        item_id="x", title="Keeper, The", categories=("Drama", "War"), image_caption="A lamp",
-        description="d" * 900, attributes={"year": 1994, "director": "Ada Holm"},
-    )  # fmt: skip
-    assert item_text(item) == f"The Keeper. Drama, War. Ada Holm. 1990s. {'d' * 400}. A lamp"
-    assert item_text(Item(item_id="x", title="Bare")) == "Bare"
-
-
-@pytest.mark.parametrize(
-    ("year", "read"), [(1994, 1994), ("1899", 1899), (3000, None), ("19945", None), ("", None)]
-)
-def test_year_of(year: object, read: int | None) -> None:
-    assert year_of(Item(item_id="x", title="x", attributes={"year": year})) == read
-
-
-def test_factors_count_less_than_text() -> None:
-    text, mean, factors = np.array([[2.0, 1.0], [1.0, 1.0]]), np.array([1.0, 1.0]), np.array([[3.0], [4.0]])
-    found = item_vectors(text, mean, factors)
-    np.testing.assert_allclose(found[0], np.array([1.0, 0.0, 0.8]) / np.sqrt(1.64), rtol=1e-6)
-    np.testing.assert_allclose(found[1], [0, 0, 1.0], rtol=1e-6)  # nothing but its factor
-    np.testing.assert_allclose(item_vectors(text, mean), [[1, 0], [0, 0]])

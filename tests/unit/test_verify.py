@@ -199,6 +199,13 @@ def test_interpretation_is_counted_not_refused() -> None:
     assert verdict.words == 5  # these, crime and dramas
 
 
+def test_titles_are_not_read_as_words() -> None:
+    novel = film(7, "1984", "crime", 1994, "Ada Holm")
+    grounds = replace(GROUNDS, items=[*THEME, (novel, 2)])
+    assert found("Enjoys crime such as 1984.", grounds) == set()
+    assert found("Enjoys crime such as 1985.", grounds) == {"decade"}
+
+
 def test_two_texts_of_a_summary() -> None:
     summary = replace(
         GROUNDS, items=(), shown=0, counter_events=0,
