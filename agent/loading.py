@@ -9,7 +9,7 @@ import numpy as np
 from agent.catalogue import BaseRates, ItemSet, Vectors, attributes_of, item_text, item_vectors
 from agent.embedder import Embedder
 from agent.themes import UserLog
-from store import logs
+from store import logs, profiles
 from store.database import Database
 from store.logs import Log, StoredVector
 from store.records import Event, Item
@@ -77,6 +77,30 @@ def prepare_catalogue(database: Database, embedder: Embedder, progress: Progress
 def _batches(rows: Sequence[tuple[str, str]]) -> Iterable[Sequence[tuple[str, str]]]:
     for start in range(0, len(rows), _EMBED_BATCH):
         yield rows[start : start + _EMBED_BATCH]
+
+
+def index_claims(database: Database, embedder: Embedder) -> int:
+    """Embed the claims of active profiles that have no vector yet, and forget those of older versions.
+
+    It is a step of its own, so that many users' claims are embedded together, and what a killed run left out is
+    made good by the next.
+
+    Returns:
+        The number of claims embedded.
+    """
+    with database.session() as session:
+        claims = profiles.unindexed_claims(session, embedder.name)
+    for batch in _batches(claims):
+        vectors = embedder.embed([text for _, text in batch])
+        found = {
+            owner: StoredVector(text_hash(text), vector)
+            for (owner, text), vector in zip(batch, vectors, strict=True)
+        }
+        with database.session() as session:
+            logs.write_vectors(session, "claim", embedder.name, found)
+    with database.session() as session:
+        profiles.forget_old_claim_vectors(session)
+    return len(claims)
 
 
 class Loaded(NamedTuple):

@@ -17,15 +17,14 @@ from agent.drafting import Draft, Drafter
 from agent.embedder import Embedder
 from agent.errors import ChatError, ProfileError
 from agent.evidence import EvidenceSettings
-from agent.loading import Catalogue, Loaded, load_users, text_hash
+from agent.loading import Catalogue, Loaded, index_claims, load_users
 from agent.template import sum_up
 from agent.verify import VERSION, Grounds, Vocabulary
 from agent.words import Worded
 from agent.writer import Account, LlmWriter, SummaryLine, SummaryTask
-from store import logs, profiles
+from store import profiles
 from store.database import Database
 from store.errors import StoreError
-from store.logs import StoredVector
 from store.tables import LlmCallRow
 
 CODE = "1"
@@ -130,6 +129,7 @@ class Profiler:
                 self.database, user_ids[start : start + _CHUNK], self.catalogue, self.embedder
             )
             await self._chunk(loaded, report, slots, progress)
+            index_claims(self.database, self.embedder)
             if report.stopped_by:
                 break
         report.seconds = time.perf_counter() - started
@@ -167,8 +167,7 @@ class Profiler:
                 raise ProfileError(f"User {user_id} has no events: there is nothing to write a profile from.")
             draft = self._drafter.draft(user_log, loaded.items, log.user.tz)
             profile = await self._profile(draft, key, account)
-            vectors = self._claim_vectors(profile)
-            version = self._store(profile, vectors, attempt, account)
+            version = self._store(profile, attempt, account)
             report.add(profile.model_copy(update={"version": version}))
         except (ChatError, ProfileError, StoreError) as error:
             if isinstance(error, ChatError) and error.outcome in {"unreachable", "timeout", "refused"}:
@@ -261,20 +260,10 @@ class Profiler:
             fallback=tuple((t, tuple(c)) for t, c in self._template_summary(draft, words)),
         )
 
-    def _claim_vectors(self, profile: Profile) -> list[StoredVector]:
-        texts = [f"{claim.name}. {claim.statement}" for claim in profile.claims]
-        return [StoredVector(text_hash(t), v) for t, v in zip(texts, self.embedder.embed(texts), strict=True)]
-
-    def _store(
-        self, profile: Profile, vectors: Sequence[StoredVector], attempt: int, account: Account
-    ) -> int:
-        """Store a profile, its vectors and its accounts in one unit of work."""
-        rows = archive.to_rows(profile)
+    def _store(self, profile: Profile, attempt: int, account: Account) -> int:
+        """Store a profile and its accounts in one unit of work."""
         with self.database.session() as session:
-            version = profiles.save(session, rows, log_revision=profile.log.revision)
-            owners = [str(claim.row.claim_pk) for claim in rows.claims]
-            logs.write_vectors(session, "claim", self.embedder.name, dict(zip(owners, vectors, strict=True)))
-            profiles.forget_claim_vectors(session, profile.user_id)
+            version = profiles.save(session, archive.to_rows(profile), log_revision=profile.log.revision)
             profiles.add_calls(session, self._calls(attempt, account))
             profiles.end_attempt(session, attempt, self.clock(), "written", version=version)
         return version

@@ -36,7 +36,8 @@ _POLL_S = 0.25
 _TELL_S = 1.0
 _CPU_SEQUENCES = 16  # beyond that, a batch on a few cores only makes each reply wait longer
 _CGROUP = Path("/sys/fs/cgroup")
-_CAUSE = re.compile(r"\b[A-Z]\w*(Error|Exception): .+")
+# An exception as Python prints it, alone on its line or after the head of a log line.
+_CAUSE = re.compile(r"^(?:.*\] )?((?:\w+\.)*[A-Z]\w*(?:Error|Exception): .+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +316,7 @@ def _first_cause(log: Path) -> str:
         found = _CAUSE.search(log.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return ""
-    return f": {found[0]}" if found else ""
+    return f": {found[1].rstrip('. ')}" if found else ""
 
 
 def _log_path(resolved: Resolved, home: Path) -> Path:

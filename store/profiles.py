@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import String, cast, delete, func, insert, select, update
+from sqlalchemy import String, case, cast, delete, func, insert, select, update
 from sqlmodel import Session, col
 
 from store.errors import ConflictError, NotFoundError
@@ -171,13 +171,37 @@ def failures(session: Session, user_id: str) -> list[AttemptRow]:
     return list(session.scalars(query.order_by(col(AttemptRow.started_at))))
 
 
-def forget_claim_vectors(session: Session, user_id: str) -> None:
-    """Remove the vectors of claims that are not in the user's active profile."""
-    old = (
+def unindexed_claims(session: Session, model: str) -> list[tuple[str, str]]:
+    """Return (owner, text) of the claims of active profiles that have no vector by this model.
+
+    A template's statement says no more than its name and the titles of examples, so its name is its text.
+    """
+    owner = cast(col(ClaimRow.claim_pk), String)
+    said = case(
+        (col(ClaimRow.wording) == "template", col(ClaimRow.name)),
+        else_=func.concat(col(ClaimRow.name), ". ", col(ClaimRow.statement)),
+    )
+    has_vector = select(col(EmbeddingRow.owner_id)).where(
+        col(EmbeddingRow.kind) == "claim",
+        col(EmbeddingRow.model) == model,
+        col(EmbeddingRow.owner_id) == owner,
+    )
+    query = (
+        select(owner, said)
+        .join(ProfileRow, col(ProfileRow.profile_id) == col(ClaimRow.profile_id))
+        .where(col(ProfileRow.active), ~has_vector.exists())
+        .order_by(col(ClaimRow.claim_pk))
+    )
+    return [(row[0], row[1]) for row in session.execute(query)]
+
+
+def forget_old_claim_vectors(session: Session) -> None:
+    """Remove the vectors of claims that are not in an active profile."""
+    live = (
         select(cast(col(ClaimRow.claim_pk), String))
         .join(ProfileRow, col(ProfileRow.profile_id) == col(ClaimRow.profile_id))
-        .where(col(ProfileRow.user_id) == user_id, ~col(ProfileRow.active))
+        .where(col(ProfileRow.active))
     )
     session.execute(
-        delete(EmbeddingRow).where(col(EmbeddingRow.kind) == "claim", col(EmbeddingRow.owner_id).in_(old))
+        delete(EmbeddingRow).where(col(EmbeddingRow.kind) == "claim", col(EmbeddingRow.owner_id).not_in(live))
     )

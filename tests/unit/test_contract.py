@@ -10,8 +10,9 @@ from agent.contract import Claim, Evidence, Intent, Profile
 
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
 CLAIM: dict[str, Any] = {
-    "claim_id": "i1", "kind": "interest", "name": "War dramas", "statement": "Enjoys war dramas.", "strength": 0.6,
-    "confidence": 0.8, "evidence": [{"event_id": "e1", "weight": 1.0}], "wording": "template",
+    "claim_id": "i1", "kind": "interest", "name": "War dramas", "statement": "Enjoys war dramas.",
+    "strength": 0.6, "confidence": 0.8, "evidence": [{"event_id": "e1", "weight": 1.0}],
+    "wording": "template",
 }  # fmt: skip
 PROFILE: dict[str, Any] = {
     "user_id": "u", "version": 1, "language": "en", "interests": [CLAIM],
