@@ -16,9 +16,7 @@ YEAR_FIELDS = ("year", "release_year", "publication_year", "published")
 SMOOTHING = 5.0
 HALF, QUARTER, LIFT = 0.5, 0.25, 2.0
 
-_ARTICLE_LAST = re.compile(
-    r"^(?P<rest>.+), (?P<article>The|A|An|Les|Le|La|L'|Das|Der|Die|El|Il)(?P<tail>\s*\(.*\))?$"
-)
+_ARTICLE_LAST = re.compile(r"^(?P<rest>.+), (?P<article>The|A|An|Les|Le|La|L'|Das|Der|Die|El|Il)(?P<tail>\s*\(.*\))?$")
 _MAX_VALUE = 80
 _MAX_DESCRIPTION = 400
 

@@ -5,8 +5,9 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
+import httpx
 import openai
 from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
@@ -48,15 +49,26 @@ class ChatModel(Protocol):
     @property
     def name(self) -> str: ...  # noqa: D102
 
-    async def ask(
-        self, messages: Sequence[Message], schema: type[Answer], max_tokens: int
-    ) -> tuple[Answer, Usage]:
+    async def ask(self, messages: Sequence[Message], schema: type[Answer], max_tokens: int) -> tuple[Answer, Usage]:
         """Return the answer and what it cost.
 
         Raises:
             ChatError: There is no usable answer; `usage` is set on it as far as known.
         """
         ...
+
+    async def aclose(self) -> None:
+        """Give back what belongs to the running event loop."""
+        ...
+
+
+class _Connection(NamedTuple):
+    """A client with its sockets and its bound on calls, all of one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    http: httpx.AsyncClient
+    client: ChatOpenAI
+    slots: asyncio.Semaphore
 
 
 class OpenAIChat:
@@ -84,24 +96,16 @@ class OpenAIChat:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.name = model
-        self._client = ChatOpenAI(
-            base_url=base_url,
-            api_key=SecretStr(api_key),
-            model=model,
-            temperature=0.0,
-            timeout=timeout_s,
-            max_retries=0,
-        )
-        self._slots = asyncio.Semaphore(concurrency)
+        self._base_url, self._api_key, self._timeout_s = base_url, SecretStr(api_key), timeout_s
+        self._concurrency = concurrency
+        self._open: _Connection | None = None
         self._attempts, self._pause_s, self._jitter = attempts, pause_s, jitter
 
-    async def ask(
-        self, messages: Sequence[Message], schema: type[Answer], max_tokens: int
-    ) -> tuple[Answer, Usage]:
+    async def ask(self, messages: Sequence[Message], schema: type[Answer], max_tokens: int) -> tuple[Answer, Usage]:
         """Ask once, and again after a pause where the server was out of reach."""
         for attempt in range(self._attempts):
             try:
-                async with self._slots:
+                async with self._connection().slots:
                     return await self._once(messages, schema, max_tokens)
             except ChatError as error:
                 if error.outcome not in _RETRIED or attempt + 1 == self._attempts:
@@ -109,11 +113,32 @@ class OpenAIChat:
             await asyncio.sleep(self._pause_s * 2**attempt * (1 + self._jitter()))
         raise AssertionError("unreachable: the loop returns or raises")
 
-    async def _once(
-        self, messages: Sequence[Message], schema: type[Answer], max_tokens: int
-    ) -> tuple[Answer, Usage]:
+    def _connection(self) -> "_Connection":
+        """Return what belongs to the running event loop: sockets and locks cannot be taken to another."""
+        loop = asyncio.get_running_loop()
+        if self._open is None or self._open.loop is not loop:
+            http = httpx.AsyncClient(timeout=self._timeout_s)
+            client = ChatOpenAI(
+                base_url=self._base_url,
+                api_key=self._api_key,
+                model=self.name,
+                temperature=0.0,
+                timeout=self._timeout_s,
+                max_retries=0,
+                http_async_client=http,
+            )
+            self._open = _Connection(loop, http, client, asyncio.Semaphore(self._concurrency))
+        return self._open
+
+    async def aclose(self) -> None:
+        """Close the sockets of the running event loop; a later call opens new ones."""
+        if self._open is not None and self._open.loop is asyncio.get_running_loop():
+            await self._open.http.aclose()
+            self._open = None
+
+    async def _once(self, messages: Sequence[Message], schema: type[Answer], max_tokens: int) -> tuple[Answer, Usage]:
         # The schema goes as a dict: given as a class, the client would parse, and drop tokens and text on an error.
-        bound = self._client.with_structured_output(
+        bound = self._connection().client.with_structured_output(
             schema.model_json_schema(), method="json_schema", include_raw=True, max_tokens=max_tokens
         )
         started = time.perf_counter()
@@ -141,7 +166,7 @@ class OpenAIChat:
             outcome = "unreachable" if error.status_code in {429, 502, 503, 504} else "refused"
             message = f"the model's server answered {error.status_code}: {error.message[:300]}"
             raise ChatError(outcome, message, usage=Usage(0, 0, _since(started))) from error
-        except (openai.OpenAIError, ValueError, KeyError, TypeError) as error:
+        except (openai.OpenAIError, ValueError, LookupError, TypeError, AttributeError) as error:
             # Anything else that the client makes of a broken reply.
             message = f"the model's server sent what is no chat completion: {error}"
             raise ChatError("malformed", message, usage=Usage(0, 0, _since(started))) from error
@@ -155,11 +180,7 @@ def _since(started: float) -> float:
 
 def _parse(message: AIMessage, schema: type[Answer], seconds: float) -> tuple[Answer, Usage]:
     metadata = message.usage_metadata
-    usage = (
-        Usage(metadata["input_tokens"], metadata["output_tokens"], seconds)
-        if metadata
-        else Usage(0, 0, seconds)
-    )
+    usage = Usage(metadata["input_tokens"], metadata["output_tokens"], seconds) if metadata else Usage(0, 0, seconds)
     text = message.text if isinstance(message.text, str) else str(message.content)
     try:
         return schema.model_validate_json(text), usage

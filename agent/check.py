@@ -44,9 +44,7 @@ def check_profiles(database: Database, user_ids: Sequence[str]) -> Iterator[Chec
             try:
                 profile = archive.from_rows(rows)
             except ValidationError as error:
-                raise CheckError(
-                    f"user {rows.row.user_id}: the stored profile does not validate: {error}"
-                ) from error
+                raise CheckError(f"user {rows.row.user_id}: the stored profile does not validate: {error}") from error
             log = read.get(profile.user_id)
             if log is None:
                 raise CheckError(f"user {profile.user_id} has a profile but no consent or no log")
@@ -68,9 +66,7 @@ def check_profile(profile: Profile, log: Log) -> bool:
     for claim in profile.claims:
         for piece in (*claim.evidence, *claim.counter_evidence):
             if piece.event_id not in rows:
-                raise CheckError(
-                    _where(profile, claim, f"cites {piece.event_id}, which is no event of this user")
-                )
+                raise CheckError(_where(profile, claim, f"cites {piece.event_id}, which is no event of this user"))
     if log.revision != profile.log.revision or len(log.events) != profile.log.events_read:
         return True
     settings = EvidenceSettings.model_validate(profile.provenance.evidence_settings)
@@ -113,9 +109,8 @@ def _check_claim(
     if not found.holds(settings.max_negative_share):
         raise CheckError(_where(profile, claim, f"is not supported by its events: {found}"))
     total = float(signed[signed > 0].sum())
-    same_sign = np.flatnonzero(signed > 0)
-    member = np.isin(same_sign, cited)
-    times = np.array([events[row].ts.timestamp() for row in same_sign])
+    member = np.isin(np.arange(len(events)), [rows[e.event_id] for e in claim.evidence])
+    times = np.array([event.ts.timestamp() for event in events])
     numbers = {
         "strength": (claim.strength, sign * found.positive / total),
         "confidence": (claim.confidence, confidence(undecayed[cited])),
@@ -125,9 +120,7 @@ def _check_claim(
             raise CheckError(_where(profile, claim, f"has the {name} {said}, but its events give {computed}"))
     expected_trend = None if claim.kind == "intent" else trend(member, times)
     if claim.trend != expected_trend:
-        raise CheckError(
-            _where(profile, claim, f"has the trend {claim.trend}, but its events give {expected_trend}")
-        )
+        raise CheckError(_where(profile, claim, f"has the trend {claim.trend}, but its events give {expected_trend}"))
 
 
 def _where(profile: Profile, claim: Claim, what: str) -> str:

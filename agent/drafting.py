@@ -80,9 +80,7 @@ class Drafter:
         positive = [a for a, w in zip(attributes, themes.weights.decayed, strict=True) if w > 0]
         categories = [[a.value for a in event if a.field == "category"] for event in attributes]
         habits = find_habits(log, categories, tz, self.settings.session_gap_minutes, self.language)
-        return Draft(
-            log, self.language, themes, self._distinct(claims), habits, find_tags(positive, items.base_rates)
-        )
+        return Draft(log, self.language, themes, self._distinct(claims), habits, find_tags(positive, items.base_rates))
 
     def _claim(
         self,

@@ -124,6 +124,8 @@ def raw_weight(kind: EventType, value: float | None, settings: EvidenceSettings)
 
     A rating without a value says nothing (0); a fraction without a value counts whole.
     """
+    if value is not None and math.isnan(value):
+        return 0.0
     if kind.value == "centred":
         if value is None:
             return 0.0
@@ -187,7 +189,7 @@ def trend(member: Bools, times: Floats) -> Trend | None:
     """Compare a theme's share among the user's latest events with its share before.
 
     Args:
-        member: `(n,)`, for each of the user's events of this sign, in order of time, whether it is the theme's.
+        member: `(n,)`, for each of the user's events, in order of time, whether the theme rests on it.
         times: `(n,)`, their times in seconds.
 
     Returns:

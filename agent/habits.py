@@ -62,9 +62,7 @@ def _clock(log: UserLog, tz: str | None, language: Language) -> list[Habit]:
         return []
     seconds = np.array(local)
     hours = np.bincount((seconds // 3600 % 24).astype(int), minlength=24)
-    days = np.bincount(
-        ((seconds // 86_400 + 3) % 7).astype(int), minlength=7
-    )  # 1 January 1970 was a Thursday
+    days = np.bincount(((seconds // 86_400 + 3) % 7).astype(int), minlength=7)  # 1 January 1970 was a Thursday
     window = np.array([np.take(hours, range(h, h + PEAK_HOURS), mode="wrap").sum() for h in range(24)])
     peak, day = int(window.argmax()), int(days.argmax())
     end = (peak + PEAK_HOURS) % 24
@@ -76,9 +74,7 @@ def _clock(log: UserLog, tz: str | None, language: Language) -> list[Habit]:
         else (f"Most active from {peak}:00 to {end}:00.", f"Most active on {DAYS['en'][day]}.")
     )
     return [
-        Habit(
-            name="hours", statement=said[0], values={"hours": hours.tolist(), "peak": peak, "share": share}
-        ),
+        Habit(name="hours", statement=said[0], values={"hours": hours.tolist(), "peak": peak, "share": share}),
         Habit(
             name="weekdays",
             statement=said[1],
@@ -141,9 +137,7 @@ def find_tags(attributes: Sequence[Sequence[Attribute]], base_rates: BaseRates) 
     """
     counts = Counter(a for event in attributes for a in event)
     telling = [base_rates.telling(a, n, len(attributes)) for a, n in counts.items() if n >= TAG_EVENTS]
-    kept = sorted(
-        (t for t in telling if t.lift >= TAG_LIFT), key=lambda t: (-t.share * np.log(t.lift), t.attribute)
-    )
+    kept = sorted((t for t in telling if t.lift >= TAG_LIFT), key=lambda t: (-t.share * np.log(t.lift), t.attribute))
     return tuple(
         Tag(
             name=t.attribute.value,

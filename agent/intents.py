@@ -24,9 +24,7 @@ class Need(NamedTuple):
     stage: Stage
 
 
-def find_intents(
-    log: UserLog, items: ItemSet, weights: Weights, settings: EvidenceSettings
-) -> tuple[Need, ...]:
+def find_intents(log: UserLog, items: ItemSet, weights: Weights, settings: EvidenceSettings) -> tuple[Need, ...]:
     """Group the recent events of types that show an open need (views, searches, carts), strongest first.
 
     Events of items that were bought or rated afterwards are left out: that need is met. The support rule of claims
@@ -39,8 +37,7 @@ def find_intents(
     _, themes = grouping.form(+1, recent)
     number = sessions(log.times, settings.session_gap_minutes)
     return tuple(
-        Need(replace(theme, trend=None), _stage(theme, log, number, settings))
-        for theme in themes[:MAX_INTENTS]
+        Need(replace(theme, trend=None), _stage(theme, log, number, settings)) for theme in themes[:MAX_INTENTS]
     )
 
 

@@ -93,8 +93,7 @@ def index_claims(database: Database, embedder: Embedder) -> int:
     for batch in _batches(claims):
         vectors = embedder.embed([text for _, text in batch])
         found = {
-            owner: StoredVector(text_hash(text), vector)
-            for (owner, text), vector in zip(batch, vectors, strict=True)
+            owner: StoredVector(text_hash(text), vector) for (owner, text), vector in zip(batch, vectors, strict=True)
         }
         with database.session() as session:
             logs.write_vectors(session, "claim", embedder.name, found)
@@ -121,9 +120,7 @@ def load_users(database: Database, ids: Sequence[str], catalogue: Catalogue, emb
     vectors = logs.read_vectors(database, "item", embedder.name, list(items))
     missing = [item for key, item in items.items() if key not in vectors] + list(stand_ins.values())
     texts = [item_text(item) for item in missing]
-    made = (
-        dict(zip([item.item_id for item in missing], embedder.embed(texts), strict=True)) if missing else {}
-    )
+    made = dict(zip([item.item_id for item in missing], embedder.embed(texts), strict=True)) if missing else {}
     everything = items | stand_ins
     rows = [vectors[key].vector if key in vectors else made[key] for key in everything]
     matrix = np.stack(rows) if rows else np.zeros((0, embedder.dimension), dtype=np.float32)

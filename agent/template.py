@@ -74,9 +74,7 @@ def sum_up(likes: Sequence[str], dislikes: Sequence[str], language: Language) ->
     sentences = []
     if likes:
         shown = [_inside(name) for name in likes[:3]]
-        text = (
-            f"主要喜欢{'；'.join(shown)}。" if language == "zh" else f"Likes above all: {'; '.join(shown)}."
-        )
+        text = f"主要喜欢{'；'.join(shown)}。" if language == "zh" else f"Likes above all: {'; '.join(shown)}."
         sentences.append((text, list(range(len(shown)))))
     if dislikes:
         shown = [_inside(name) for name in dislikes[:2]]

@@ -144,6 +144,9 @@ def cluster(vectors: Vectors, likes: Floats) -> Ints:
 def _linkage(vectors: Vectors, k: int, linkage: Literal["average", "ward"]) -> Ints:
     if len(vectors) <= k or k < 2:  # noqa: PLR2004
         return np.arange(len(vectors)) if len(vectors) <= k else np.zeros(len(vectors), dtype=np.int64)
+    if not (norms := np.linalg.norm(vectors, axis=1)).all():
+        # An item at the catalogue's centre has no direction; any one will do, if all such items get the same.
+        vectors = np.where(norms[:, None] > 0, vectors, np.eye(1, vectors.shape[1], dtype=np.float32))
     metric = "euclidean" if linkage == "ward" else "cosine"
     model = AgglomerativeClustering(n_clusters=k, metric=metric, linkage=linkage)
     return np.asarray(model.fit_predict(vectors), dtype=np.int64)
@@ -153,9 +156,7 @@ def _centroids(vectors: Vectors, labels: Ints) -> Vectors:
     return unit(np.stack([vectors[labels == label].mean(axis=0) for label in range(labels.max() + 1)]))
 
 
-def find_themes(
-    log: UserLog, items: ItemSet, settings: EvidenceSettings, as_of: float | None = None
-) -> Themes:
+def find_themes(log: UserLog, items: ItemSet, settings: EvidenceSettings, as_of: float | None = None) -> Themes:
     """Weigh a user's events and group them into the themes that are supported.
 
     Args:
@@ -164,7 +165,7 @@ def find_themes(
         settings: Event types, half-life and bounds.
         as_of: Seconds since 1970; the user's last event unless given.
     """
-    when = as_of if as_of is not None else float(log.times.max(initial=0.0))
+    when = as_of if as_of is not None else float(log.times.max() if len(log.times) else 0.0)
     weights = weigh(log.types, log.values, log.times, when, settings)
     groups = Grouping(log, items, weights, settings)
     taken, interests = groups.form(+1, np.ones(len(log.times), dtype=bool))
@@ -233,9 +234,7 @@ class Grouping:
         labels = of_item[core]
         centroids = _centroids(self.vectors[core], labels)
         distance = 1.0 - np.einsum("ij,ij->i", self.vectors[core], centroids[labels])
-        radius = np.array(
-            [np.quantile(distance[labels == k], RADIUS_QUANTILE) for k in range(len(centroids))]
-        )
+        radius = np.array([np.quantile(distance[labels == k], RADIUS_QUANTILE) for k in range(len(centroids))])
         away = 1.0 - self.vectors[others] @ centroids.T
         nearest = np.argmin(away, axis=1)
         inside = away[np.arange(len(others)), nearest] <= radius[nearest] + 1e-6
@@ -246,7 +245,6 @@ class Grouping:
         events = rows[signed[rows] > 0]
         heaviest = events[np.argsort(-signed[events], kind="stable")]
         members = tuple(dict.fromkeys(self.keys[i] for i in self.of_event[heaviest]))
-        same_sign = np.flatnonzero(signed > 0)
         counts = self._counts(events)
         return Theme(
             polarity="positive" if sign > 0 else "negative",
@@ -259,7 +257,7 @@ class Grouping:
             support=found,
             strength=sign * found.positive / total,
             confidence=confidence(undecayed[rows]),
-            trend=trend(np.isin(same_sign, events), self.log.times[same_sign]),
+            trend=trend(np.isin(np.arange(len(signed)), events), self.log.times),
         )
 
     def _examples(self, events: Ints, signed: Floats) -> tuple[str, ...]:

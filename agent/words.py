@@ -72,9 +72,7 @@ def clean(text: str, limit: int = MAX_TITLE) -> str:
     >>> clean("A\\n\\u200bB   C")
     'A B C'
     """
-    kept = "".join(
-        " " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C"
-    )
+    kept = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
     short = " ".join(kept.split())
     return short if len(short) <= limit else short[: limit - 1].rstrip() + "\u2026"
 
@@ -86,16 +84,10 @@ def title_of(item: Item) -> str:
 
 def named_after(name: str, titles: Sequence[str], language: Language) -> str:
     """Tell a claim's name from an equal one before it by its first example."""
-    return (
-        f"{name}，如《{clean(titles[0], 40)}》"
-        if language == "zh"
-        else f"{name}, like {clean(titles[0], 40)}"
-    )
+    return f"{name}，如《{clean(titles[0], 40)}》" if language == "zh" else f"{name}, like {clean(titles[0], 40)}"
 
 
-_LISTING = re.compile(
-    r"[,:;]?\s+(?:including|such as|like|for example|for instance|e\.g\.)\s.*$", re.IGNORECASE
-)
+_LISTING = re.compile(r"[,:;]?\s+(?:including|such as|like|for example|for instance|e\.g\.)\s.*$", re.IGNORECASE)
 
 
 def without_listing(statement: str, titles: Sequence[str]) -> str:

@@ -59,6 +59,11 @@ class ClaimTask(NamedTuple):
     intent: bool = False
 
     @property
+    def kind(self) -> tuple[str, bool]:
+        """Claims of one kind must not say the same: likes, dislikes, intents."""
+        return self.grounds.polarity, self.intent
+
+    @property
     def says_something(self) -> bool:
         """Whether there is a trait to put into words; without one, the template's words are as good as any."""
         return any(is_informative(t) for t in self.telling)
@@ -122,6 +127,10 @@ class LlmWriter:
         """Labels of the prompts in use, by name."""
         return {name: prompt.label for name, prompt in self._prompts.items()}
 
+    async def aclose(self) -> None:
+        """Close the model's connections."""
+        await self._chat.aclose()
+
     async def claims(self, tasks: Sequence[ClaimTask], account: Account) -> list[Worded]:
         """Word claims, in their order; the model is asked for all at once.
 
@@ -130,9 +139,7 @@ class LlmWriter:
         first = await asyncio.gather(*(self._first(task, account) for task in tasks))
         done: list[Worded] = []
         for task, words in zip(tasks, first, strict=True):
-            before = [
-                w for t, w in zip(tasks, done, strict=False) if t.grounds.polarity == task.grounds.polarity
-            ]
+            before = [w for t, w in zip(tasks, done, strict=False) if t.kind == task.kind]
             if words.wording == "llm" and (other := self._repeated(task, words, before)):
                 reason = f'this was said already: "{other}"; say what sets these items apart'
                 said = [w.statement for w in before]
@@ -187,7 +194,7 @@ class LlmWriter:
         if written is None:
             return replace(task.fallback, tries=MAX_REPAIRS + 1)
         words, tries = written
-        return replace(words, tries=tries + (refused[0].tries if refused else 0))
+        return replace(words, tries=tries if refused is None else refused[0].tries + tries - 1)
 
     async def summary(self, task: SummaryTask, account: Account) -> list[SummaryLine]:
         """Write the summary; where the model's sentences do not hold, the template's stand."""
@@ -213,14 +220,10 @@ class LlmWriter:
             tries = MAX_REPAIRS + 1
             return [SummaryLine(text, claims, by_model=False, tries=tries) for text, claims in task.fallback]
         lines, tries = written
-        return [
-            line._replace(tries=tries, claims=tuple(task.order[n] for n in line.claims)) for line in lines
-        ]
+        return [line._replace(tries=tries, claims=tuple(task.order[n] for n in line.claims)) for line in lines]
 
     @staticmethod
-    def _claims_named(
-        text: str, numbers: Sequence[int], task: SummaryTask, *, liked: bool
-    ) -> tuple[int, ...]:
+    def _claims_named(text: str, numbers: Sequence[int], task: SummaryTask, *, liked: bool) -> tuple[int, ...]:
         """Return the claims that a sentence rests on: those it numbers, and those whose traits it names besides."""
         missing = attributes_named(text, task.grounds)
         for n in numbers:
@@ -239,9 +242,7 @@ class LlmWriter:
         if unknown := [n + 1 for n in claims if not 0 <= n < len(task.texts)]:
             return [Violation("citation", f"there is no claim {unknown[0]}")]
         if not claims or any(task.liked[n] is not liked for n in claims):
-            return [
-                Violation("polarity", "put what is liked under likes and what is disliked under dislikes")
-            ]
+            return [Violation("polarity", "put what is liked under likes and what is disliked under dislikes")]
         grounds = replace(
             task.grounds,
             polarity="positive" if liked else "negative",
@@ -283,9 +284,7 @@ class LlmWriter:
                 account.add(role, prompt, error.usage, error.outcome, str(error))
                 if error.outcome not in {"malformed", "cut_off"}:
                     raise
-                kind = Violation(
-                    "cut_off" if error.outcome == "cut_off" else "malformed", f"{error}; answer in short"
-                )
+                kind = Violation("cut_off" if error.outcome == "cut_off" else "malformed", f"{error}; answer in short")
                 messages = base + self._repair(error.raw[:600] or "{}", (kind,))
                 continue
             result, verdict = check(answer)

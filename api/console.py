@@ -92,9 +92,7 @@ def _print_claim(claim: Claim, events: Mapping[str, tuple[Event, str]]) -> None:
     out.print(Padding(Text(claim.statement), (0, 2, 0, 6)))
     out.print(Padding(Text("because   " + _list(claim.evidence, events), style="dim"), (0, 2, 0, 6)))
     if claim.counter_evidence:
-        out.print(
-            Padding(Text("against   " + _list(claim.counter_evidence, events), style="dim"), (0, 2, 0, 6))
-        )
+        out.print(Padding(Text("against   " + _list(claim.counter_evidence, events), style="dim"), (0, 2, 0, 6)))
 
 
 def _list(evidence: tuple[Evidence, ...], events: Mapping[str, tuple[Event, str]]) -> str:
@@ -104,9 +102,5 @@ def _list(evidence: tuple[Evidence, ...], events: Mapping[str, tuple[Event, str]
 
 
 def _event(event: Event, title: str) -> str:
-    value = (
-        f" ★{event.value:g}"
-        if event.type in {"rating", "review"} and event.value is not None
-        else f" {event.type}"
-    )
+    value = f" ★{event.value:g}" if event.type in {"rating", "review"} and event.value is not None else f" {event.type}"
     return f"{title}{value} ({event.ts:%-d %b %Y})"

@@ -40,9 +40,7 @@ def fetched(settings: Settings, model: str) -> Resolved:
     if found.pulled:
         return found
     with progress_bar(found.name) as advance:
-        return pull(
-            model, settings.home, lambda what, done, total: advance(done, total, f"{found.name}: {what}")
-        )
+        return pull(model, settings.home, lambda what, done, total: advance(done, total, f"{found.name}: {what}"))
 
 
 def embedder(settings: Settings) -> SentenceEmbedder:
@@ -74,9 +72,7 @@ def language_model(settings: Settings) -> Iterator[tuple[OpenAIChat, ModelInfo]]
 
 
 @contextmanager
-def profiler(
-    settings: Settings, opened: Database, *, with_llm: bool, force: bool = False
-) -> Iterator[Profiler]:
+def profiler(settings: Settings, opened: Database, *, with_llm: bool, force: bool = False) -> Iterator[Profiler]:
     """Give the profiler, with the catalogue embedded and the model at hand."""
     embeds = embedder(settings)
     with progress_bar("embedding items") as advance:

@@ -85,9 +85,7 @@ class Settings(BaseSettings):
     @property
     def evidence_settings(self) -> EvidenceSettings:
         """The evidence settings with all event types."""
-        return EvidenceSettings.model_validate(
-            {**self.evidence, "types": {**DEFAULT_TYPES, **self.event_types}}
-        )
+        return EvidenceSettings.model_validate({**self.evidence, "types": {**DEFAULT_TYPES, **self.event_types}})
 
 
 def read_settings() -> Settings:

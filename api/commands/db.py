@@ -18,9 +18,7 @@ def upgrade() -> None:
         before = database.status().current
         database.upgrade()
         after = database.status()
-    out.print(
-        f"The database is at revision {after.current}" + (" already." if before == after.current else ".")
-    )
+    out.print(f"The database is at revision {after.current}" + (" already." if before == after.current else "."))
 
 
 @app.command()

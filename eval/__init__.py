@@ -1,0 +1,1 @@
+"""Evaluation: how far the parts of Limner can be trusted, in figures."""
