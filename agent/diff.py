@@ -55,9 +55,8 @@ def _differences(a: Claim, b: Claim) -> tuple[str, ...]:
     found = []
     if (a.name, a.statement) != (b.name, b.statement):
         found.append("wording")
-    for field in ("strength", "confidence"):
-        if abs(getattr(a, field) - getattr(b, field)) > _NUMBER:
-            found.append(f"{field} {getattr(a, field):+.2f} to {getattr(b, field):+.2f}")
+    pairs = (("strength", a.strength, b.strength), ("confidence", a.confidence, b.confidence))
+    found += [f"{name} {old:+.2f} to {new:+.2f}" for name, old, new in pairs if abs(old - new) > _NUMBER]
     if a.trend != b.trend:
         found.append(f"trend {a.trend} to {b.trend}")
     gained = {e.event_id for e in b.evidence} - {e.event_id for e in a.evidence}

@@ -11,6 +11,9 @@ class Usage(NamedTuple):
     seconds: float
 
 
+_NOTHING = Usage(0, 0, 0.0)
+
+
 class AgentError(Exception):
     """Root of this package's errors."""
 
@@ -28,7 +31,7 @@ class ChatError(AgentError):
         usage: What the call cost, as far as known.
     """
 
-    def __init__(self, outcome: str, message: str, raw: str = "", usage: Usage = Usage(0, 0, 0.0)) -> None:
+    def __init__(self, outcome: str, message: str, raw: str = "", usage: Usage = _NOTHING) -> None:
         super().__init__(message)
         self.outcome = outcome
         self.raw = raw

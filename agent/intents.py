@@ -15,6 +15,7 @@ RECENT_SESSIONS = 2
 MAX_INTENTS = 3
 DECIDING_WEIGHT = 0.6
 COMPARED_ITEMS = 3
+BOUGHT = "purchase"
 
 
 class Need(NamedTuple):
@@ -27,33 +28,53 @@ class Need(NamedTuple):
 def find_intents(log: UserLog, items: ItemSet, weights: Weights, settings: EvidenceSettings) -> tuple[Need, ...]:
     """Group the recent events of types that show an open need (views, searches, carts), strongest first.
 
-    Events of items that were bought or rated afterwards are left out: that need is met. The support rule of claims
-    holds here too.
+    Events of items that were bought or rated afterwards are left out, and so are all earlier events of a theme that
+    something was bought of: that need is met. The support rule of claims holds here too.
     """
-    recent = _open_events(log, weights, settings)
+    recent = _recent_events(log, weights, settings)
     if not recent.any():
         return ()
     grouping = Grouping(log, items, weights, settings)
-    _, themes = grouping.form(+1, recent)
+    still_open = recent & ~_settled_items(log, weights, settings)
+    for theme in grouping.form(+1, recent)[1]:
+        still_open[theme.events[theme.events < _last_purchase(theme, log)]] = False
+    _, themes = grouping.form(+1, still_open)
     number = sessions(log.times, settings.session_gap_minutes)
     return tuple(
         Need(replace(theme, trend=None), _stage(theme, log, number, settings)) for theme in themes[:MAX_INTENTS]
     )
 
 
-def _open_events(log: UserLog, weights: Weights, settings: EvidenceSettings) -> Bools:
+def _shows_need(log: UserLog, settings: EvidenceSettings) -> Bools:
+    return np.array([t in settings.types and settings.types[t].intent for t in log.types], dtype=bool)
+
+
+def _recent_events(log: UserLog, weights: Weights, settings: EvidenceSettings) -> Bools:
     number = sessions(log.times, settings.session_gap_minutes)
     latest = number >= (number[-1] if len(number) else 0) - RECENT_SESSIONS + 1
-    shows_need = np.array([t in settings.types and settings.types[t].intent for t in log.types], dtype=bool)
+    found: Bools = latest & _shows_need(log, settings) & (weights.decayed > 0)
+    return found
+
+
+def _settled_items(log: UserLog, weights: Weights, settings: EvidenceSettings) -> Bools:
+    """Tell of each event whether its item was bought, rated or the like afterwards."""
+    shows_need = _shows_need(log, settings)
     settled: set[str] = set()
-    still_open = np.zeros(len(log.types), dtype=bool)
+    found = np.zeros(len(log.types), dtype=bool)
     for row in range(len(log.types) - 1, -1, -1):
         key = log.items[row]
-        still_open[row] = key not in settled
+        found[row] = key in settled
         if key is not None and weights.explicit[row] and not shows_need[row]:
             settled.add(key)
-    found: Bools = latest & shows_need & still_open & (weights.decayed > 0)
     return found
+
+
+def _last_purchase(theme: Theme, log: UserLog) -> int:
+    """Return the row of the last purchase of one of a theme's items, or -1."""
+    members = set(theme.members)
+    return next(
+        (n for n in range(len(log.types) - 1, -1, -1) if log.types[n] == BOUGHT and log.items[n] in members), -1
+    )
 
 
 def _stage(theme: Theme, log: UserLog, number: Ints, settings: EvidenceSettings) -> Stage:

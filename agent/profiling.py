@@ -1,4 +1,4 @@
-"""Write profiles of many users: read logs, draft, put into words, store; a failed profile leaves the old one as it is."""
+"""Write profiles of many users: read logs, draft, put into words, store; a failed one leaves the old as it is."""
 
 import asyncio
 import hashlib
@@ -19,15 +19,17 @@ from agent.errors import ChatError, ProfileError
 from agent.evidence import EvidenceSettings
 from agent.loading import Catalogue, Loaded, index_claims, load_users
 from agent.template import sum_up
+from agent.themes import UserLog
 from agent.verify import VERSION, Grounds, Vocabulary
 from agent.words import Worded
 from agent.writer import Account, LlmWriter, SummaryLine, SummaryTask
 from store import profiles
 from store.database import Database
 from store.errors import StoreError
+from store.logs import Log
 from store.tables import LlmCallRow
 
-CODE = "1"
+CODE = "2"
 """Raised with every change of what a profile is made of (evidence, themes, template); it goes into the key."""
 
 _CHUNK = 64
@@ -161,10 +163,7 @@ class Profiler:
         with self.database.session() as session:
             attempt = profiles.start_attempt(session, user_id, self._writer, self.clock())
         try:
-            if not log.events:
-                raise ProfileError(f"User {user_id} has no events: there is nothing to write a profile from.")
-            draft = self._drafter.draft(user_log, loaded.items, log.user.tz)
-            profile = await self._profile(draft, key, account)
+            profile = await self._profile(self._draft(log, user_log, loaded), key, account)
             version = self._store(profile, attempt, account)
             report.add(profile.model_copy(update={"version": version}))
         except (ChatError, ProfileError, StoreError) as error:
@@ -174,6 +173,11 @@ class Profiler:
             with self.database.session() as session:
                 profiles.add_calls(session, self._calls(attempt, account))
                 profiles.end_attempt(session, attempt, self.clock(), "failed", reason=str(error))
+
+    def _draft(self, log: Log, user_log: UserLog, loaded: Loaded) -> Draft:
+        if not log.events:
+            raise ProfileError(f"User {log.user.user_id} has no events: there is nothing to write a profile from.")
+        return self._drafter.draft(user_log, loaded.items, log.user.tz)
 
     async def _profile(self, draft: Draft, key: str, account: Account) -> Profile:
         started = time.perf_counter()
@@ -205,11 +209,12 @@ class Profiler:
         return build_profile(draft, words, lines, provenance)
 
     def _refuse_if_mostly_fallback(self, words: Sequence[Worded], account: Account) -> None:
-        refused = sum(w.wording == "template" for w in words)
-        if words and refused > self.max_fallback * len(words):
+        asked = [w for w in words if w.tries]  # what has no trait goes to the template without a question
+        refused = sum(w.wording == "template" for w in asked)
+        if refused > self.max_fallback * len(asked):
             details = [c.detail for c in account.calls if c.detail]
             raise ProfileError(
-                f"the model's wording was refused for {refused} of {len(words)} claims; the last reason was: "
+                f"the model's wording was refused for {refused} of {len(asked)} claims; the last reason was: "
                 f"{details[-1] if details else 'unknown'}"
             )
 
@@ -291,3 +296,8 @@ class Profiler:
             "prompts": llm[0].prompts if llm else None,
         }
         return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _require_events(log: Log) -> None:
+    if not log.events:
+        raise ProfileError(f"User {log.user.user_id} has no events: there is nothing to write a profile from.")

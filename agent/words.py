@@ -67,9 +67,9 @@ class Worded:
 
 
 def clean(text: str, limit: int = MAX_TITLE) -> str:
-    """Make outside text safe for one line: no control or format characters, no runs of blanks, at most `limit` long.
+    r"""Make outside text safe for one line: no control or format characters, no runs of blanks, at most `limit` long.
 
-    >>> clean("A\\n\\u200bB   C")
+    >>> clean("A\n\u200bB   C")
     'A B C'
     """
     kept = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")

@@ -5,6 +5,7 @@ A server that cannot be reached ends the profile instead (`ChatError`), so that 
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
@@ -17,6 +18,7 @@ from agent.contract import Language
 from agent.errors import ChatError, Usage
 from agent.themes import is_informative
 from agent.verify import Grounds, Repetition, Verdict, Violation, attributes_named, verify, verify_claim
+from agent.verify.text import lemmas
 from agent.words import (
     IntentWords,
     SummaryWords,
@@ -30,6 +32,7 @@ from prompts.loader import Prompt, load
 
 MAX_REPAIRS = 2
 MIN_TITLE = 5
+LONG_TITLE = 4
 MAX_TOKENS = 160
 MAX_SUMMARY_TOKENS = 260
 LANGUAGE_NAMES: dict[Language, str] = {"en": "English", "zh": "Chinese (简体中文)"}
@@ -109,6 +112,31 @@ class Account:
         self.calls.append(Call(role, prompt.label, usage, outcome, detail))
 
 
+def _echoes(name: str, sentence: str, task: ClaimTask) -> list[Violation]:
+    """Find what a model has copied from titles: the verifier takes titles as quoted, here nothing has quoted them.
+
+    A name says what items have in common, so it may be (part of) the titles of two of them. Titles are compared word
+    by word: a model changes case and quotation marks.
+    """
+    found = []
+    as_said = replace(task.grounds, items=(), others=())
+    for text in (name, sentence):
+        found += [v for v in verify(text, as_said).violations if v.kind in {"instruction", "personal_data"}]
+    spaced = [_spaced(title) for title in task.titles]
+    long = [words for words in spaced if words.count(" ") > LONG_TITLE]
+    if any(len(t) > MIN_TITLE and t in sentence for t in task.titles) or any(t in _spaced(sentence) for t in long):
+        found.append(Violation("name", "write no titles: they are added from the numbers"))
+    alone = [words for words in spaced if words.count(" ") > 2 and sum(words in other for other in spaced) == 1]  # noqa: PLR2004
+    if any(t in _spaced(name) and lemmas(t) not in task.grounds.vocabulary.phrases for t in alone):
+        found.append(Violation("name", "name what the items have in common, not one of them"))
+    return found
+
+
+def _spaced(text: str) -> str:
+    """Return the words alone, each between blanks, so that one text is found in another by whole words."""
+    return " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
+
+
 class LlmWriter:
     """Words claims and summaries by a chat model.
 
@@ -136,7 +164,14 @@ class LlmWriter:
 
         A claim that repeats one before it (of the same sign) is then asked for again.
         """
-        first = await asyncio.gather(*(self._first(task, account) for task in tasks))
+        asked = [asyncio.ensure_future(self._first(task, account)) for task in tasks]
+        try:
+            first = await asyncio.gather(*asked)
+        except ChatError:
+            for call in asked:  # or they would go on behind the back of the account
+                call.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+            raise
         done: list[Worded] = []
         for task, words in zip(tasks, first, strict=True):
             before = [w for t, w in zip(tasks, done, strict=False) if t.kind == task.kind]
@@ -168,7 +203,7 @@ class LlmWriter:
     ) -> Worded:
         grounds = replace(task.grounds, others=tuple(said))
         repetition = self._repetition if said else None
-        schema: type[ThemeWords] | type[IntentWords] = IntentWords if task.intent else ThemeWords
+        schema: type[ThemeWords | IntentWords] = IntentWords if task.intent else ThemeWords
 
         def check(answer: ThemeWords | IntentWords) -> tuple[Worded, Verdict]:
             written = answer.goal if isinstance(answer, IntentWords) else answer.statement
@@ -178,8 +213,7 @@ class LlmWriter:
             cited = cite(sentence, answer.examples, self._language)
             known = verify(cited, replace(grounds, others=()))
             wrong = [v for v in known.violations if v.kind == "citation"]
-            if any(len(title) > MIN_TITLE and title in sentence for title in task.titles):
-                wrong.append(Violation("name", "write no titles: they are added from the numbers"))
+            wrong += _echoes(answer.name, sentence, task)
             name = answer.name.strip().rstrip(".")
             words = Worded(name[:1].upper() + name[1:], cited, "llm", verdict.interpretive, verdict.words)
             return words, verdict._replace(violations=(*verdict.violations, *wrong))

@@ -1,4 +1,4 @@
-"""The settings: one frozen model, read from the environment (`LIMNER_…`) and `limner.toml`; nothing else reads either."""
+"""The settings: one frozen model, from the environment (`LIMNER_…`) and `limner.toml`; nothing else reads these."""
 
 from pathlib import Path
 from typing import Any

@@ -13,7 +13,6 @@ from agent.catalogue import count_attributes
 from agent.verify import Grounds, Repetition, Verdict, Vocabulary, verify_claim
 from store.records import Item
 
-
 OK = "ok"
 
 

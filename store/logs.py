@@ -34,14 +34,13 @@ class StoredVector(NamedTuple):
 
 
 def user_ids(session: Session, *, wanted: Sequence[str] = (), limit: int | None = None) -> list[str]:
-    """Return ids of users with consent, in order; all of them, or those wanted.
+    """Return ids of users with consent, in order: all who have a log, or those wanted.
 
     Raises:
         NotFoundError: A wanted user is not in the store, or has not consented.
     """
     query = select(col(UserRow.user_id)).where(col(UserRow.consent)).order_by(col(UserRow.user_id))
-    if wanted:
-        query = query.where(col(UserRow.user_id).in_(wanted))
+    query = query.where(col(UserRow.user_id).in_(wanted) if wanted else col(UserRow.log_revision) > 0)
     found = list(session.scalars(query.limit(limit)))
     if limit is None and (missing := sorted(set(wanted) - set(found))):
         raise NotFoundError(
@@ -112,7 +111,7 @@ def text_hashes(session: Session, kind: str, model: str) -> dict[str, str]:
     query = select(col(EmbeddingRow.owner_id), col(EmbeddingRow.text_hash)).where(
         col(EmbeddingRow.kind) == kind, col(EmbeddingRow.model) == model
     )
-    return {owner: text_hash for owner, text_hash in session.execute(query)}
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def read_vectors(database: Database, kind: str, model: str, owners: Sequence[str]) -> dict[str, StoredVector]:

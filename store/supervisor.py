@@ -120,9 +120,7 @@ def acquire(
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as starting:
-        start = _lock(
-            directory / START_LOCK, start_timeout_s + _PATIENCE_S, "another process has been starting it"
-        )
+        start = _lock(directory / START_LOCK, start_timeout_s + _PATIENCE_S, "another process has been starting it")
         starting.callback(os.close, start)
         use = _lock(directory / LEASE_LOCK, start_timeout_s, "it has been stopping", shared=True)
         try:

@@ -44,9 +44,7 @@ class ItemRow(SQLModel, table=True):
     __tablename__ = "items"
     item_id: str = _key(primary=True)
     title: str = Field(sa_column=Column(Text, nullable=False))
-    categories: list[str] = Field(
-        sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'::text[]"))
-    )
+    categories: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")))
     attributes: dict[str, Any] = _json()
     description: str | None = Field(default=None, sa_column=Column(Text))
     price: float | None = None
@@ -100,9 +98,7 @@ class ProfileRow(SQLModel, table=True):
     )
     profile_id: int | None = Field(default=None, primary_key=True)
     user_id: str = Field(
-        sa_column=Column(
-            String(collation="C"), ForeignKey("users.user_id", ondelete="CASCADE"), nullable=False
-        )
+        sa_column=Column(String(collation="C"), ForeignKey("users.user_id", ondelete="CASCADE"), nullable=False)
     )
     version: int
     active: bool
@@ -122,9 +118,7 @@ class ClaimRow(SQLModel, table=True):
     __tablename__ = "claims"
     __table_args__ = (Index("uq_claims_profile_claim", "profile_id", "claim_id", unique=True),)
     claim_pk: int | None = Field(default=None, primary_key=True)
-    profile_id: int = Field(
-        sa_column=Column(ForeignKey("profiles.profile_id", ondelete="CASCADE"), nullable=False)
-    )
+    profile_id: int = Field(sa_column=Column(ForeignKey("profiles.profile_id", ondelete="CASCADE"), nullable=False))
     claim_id: str
     position: int
     kind: str
@@ -149,9 +143,7 @@ class EvidenceRow(SQLModel, table=True):
         sa_column=Column(ForeignKey("claims.claim_pk", ondelete="CASCADE"), primary_key=True, nullable=False)
     )
     event_id: str = Field(
-        sa_column=Column(
-            String(collation="C"), ForeignKey("events.event_id", ondelete="CASCADE"), primary_key=True
-        )
+        sa_column=Column(String(collation="C"), ForeignKey("events.event_id", ondelete="CASCADE"), primary_key=True)
     )
     position: int = Field(sa_column=Column(SmallInteger, nullable=False))
     weight: float

@@ -79,6 +79,16 @@ def scripted() -> Iterator[ScriptedLLM]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def model_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory for tests that start an engine; weights pulled into `.limner` before are used again."""
+    home = tmp_path_factory.mktemp("home")
+    kept = Path(__file__).parents[1] / ".limner" / "models"
+    if kept.is_dir():
+        (home / "models").symlink_to(kept)
+    return home
+
+
 def _fresh(url: str, template: str) -> Iterator[str]:
     name = f"limner_test_{os.getpid()}_{next(_numbers)}"
     with admin(url) as connection:

@@ -3,10 +3,12 @@
 The fake embedder knows nothing but the categories: items of one group lie together, whatever their titles say.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from agent.chat import OpenAIChat
 from agent.embedder import Vectors
 from agent.evidence import EvidenceSettings
 from agent.loading import prepare_catalogue
-from agent.profiling import ModelInfo, Profiler
+from agent.profiling import ModelInfo, Profiler, Report
 from agent.verify import Repetition
 from agent.writer import LlmWriter
 from store.database import Database
@@ -88,7 +90,7 @@ def items() -> list[ItemRow]:
     ]
 
 
-def event(user_id: str, n: int, kind: str, item: str | None, at: datetime, **fields: object) -> EventRow:
+def event(user_id: str, n: int, kind: str, item: str | None, at: datetime, **fields: Any) -> EventRow:
     """The user's `n`th event."""
     return EventRow(event_id=f"{user_id}-{n:04}", user_id=user_id, item_id=item, type=kind, ts=at, **fields)
 
@@ -135,7 +137,7 @@ def fill(database: Database, users: Sequence[str] = EVERYONE) -> None:
             session.add_all(shopping() if user_id == SHOPPER else ratings(user_id))
 
 
-def profiler(database: Database, url: str | None = None, **settings: object) -> Profiler:
+def profiler(database: Database, url: str | None = None, **settings: Any) -> Profiler:
     """A profiler over the store as it is now: with the template, or with the model that is served at `url`."""
     embedder = FakeEmbedder()
     made = Profiler(
@@ -147,9 +149,22 @@ def profiler(database: Database, url: str | None = None, **settings: object) -> 
             "language": "en",
             "clock": lambda: NOW,
         }
-        | settings  # type: ignore[arg-type]
+        | settings
     )
     if url is not None:
         chat = OpenAIChat(url, MODEL, timeout_s=0.4, pause_s=0.01)
         made.llm = (LlmWriter(chat, Repetition(embedder.embed), made.language), ModelInfo(MODEL))
     return made
+
+
+def wrote(made: Profiler, users: Sequence[str] = EVERYONE) -> Report:
+    """Write these users' profiles, and close the model's connections."""
+
+    async def write() -> Report:
+        try:
+            return await made.write(users)
+        finally:
+            if made.llm is not None:
+                await made.llm[0].aclose()
+
+    return asyncio.run(write())

@@ -106,7 +106,7 @@ def _interpretation(seen: Seen, grounds: Grounds) -> tuple[tuple[str, ...], int]
 
 
 def _rests_on_something(seen: Seen, grounds: Grounds) -> bool:
-    """Tell whether a text names at least one thing of the theme: an item, an attribute, a decade, a word of its texts."""
+    """Tell whether a text names one thing of the theme: an item, an attribute, a decade, a word of its texts."""
     known = any(
         w.lemma not in FILLER and w.lemma not in NEUTRAL and w.lemma[:STEM] in grounds.stems for w in seen.words
     ) or any(w.lemma in grounds.known and w.lemma not in FILLER for w in seen.words)

@@ -378,10 +378,9 @@ def _stands(run: list[Word], grounds: Grounds) -> bool:
     for end in range(1, len(forms) + 1):
         for start in range(end):
             piece = forms[start:end]
-            whole = piece in grounds.phrase_lemmas
-            if reach[start] and (
-                whole or (len(piece) > 1 or len(forms) == 1) and any(contains(p, piece) for p in grounds.phrase_lemmas)
-            ):
+            long_enough = len(piece) > 1 or len(forms) == 1
+            quoted = long_enough and any(contains(phrase, piece) for phrase in grounds.phrase_lemmas)
+            if reach[start] and (quoted or piece in grounds.phrase_lemmas):
                 reach[end] = True
     return reach[-1]
 

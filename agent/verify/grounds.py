@@ -1,4 +1,4 @@
-"""What a sentence about a theme may rest on: the theme's texts, counts and attributes, and the catalogue's vocabulary."""
+"""What a sentence about a theme may rest on: the theme's texts, counts and attributes; the catalogue's vocabulary."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -79,7 +79,7 @@ def say(report: Report, writer: str) -> None:
     if writer == "llm" and report.written:
         texts = max(report.first_try + report.repaired + report.fallback, 1)
         out.print(
-            f"Texts: {report.first_try / texts:.0%} passed at the first try, {report.repaired / texts:.0%} after repair, "
+            f"Texts: {report.first_try / texts:.0%} passed at once, {report.repaired / texts:.0%} after repair, "
             f"{report.fallback / texts:.0%} fell back to the template. "
             f"Tokens: {report.tokens_in:,} read, {report.tokens_out:,} written."
         )

@@ -131,9 +131,7 @@ class _Rows:
             name: pl.Series(name, [record[index] for record in self._records], dtype=pl.String)
             for name, index in self.wanted.items()
         }
-        batch = RawBatch(
-            pl.DataFrame(columns), np.array(self._lines, dtype=np.int64), (*rejects, *self._rejects), done
-        )
+        batch = RawBatch(pl.DataFrame(columns), np.array(self._lines, dtype=np.int64), (*rejects, *self._rejects), done)
         self._records, self._lines, self._rejects = [], [], []
         return batch
 
@@ -161,9 +159,7 @@ class _Rows:
 
     def _read_from(self, lines: list[str], start: int, first_line: int) -> tuple[int, str | None]:
         """Reads records up to the end or the first malformed one: lines done, and what is wrong."""
-        reader = csv.reader(
-            map(lines.__getitem__, range(start, len(lines))), delimiter=self.delimiter, strict=True
-        )
+        reader = csv.reader(map(lines.__getitem__, range(start, len(lines))), delimiter=self.delimiter, strict=True)
         done = 0
         try:
             for record in reader:

@@ -90,9 +90,7 @@ def checked_times(screen: Screen, field: str) -> pl.DataFrame:
         except (ValueError, OverflowError) as error:
             reasons[row] = str(error)
     screen.reject_rows(field, reasons)
-    return pl.DataFrame(
-        {"ts": pl.Series(ts, dtype=pl.Int64), "ts_offset": pl.Series(offsets, dtype=pl.Int16)}
-    )
+    return pl.DataFrame({"ts": pl.Series(ts, dtype=pl.Int64), "ts_offset": pl.Series(offsets, dtype=pl.Int16)})
 
 
 def _normalised(text: pl.Series) -> pl.Series:

@@ -49,16 +49,12 @@ class ParquetReader:
         size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
         rows = max(1, min(BATCH_ROWS, BATCH_BYTES * total // max(1, size)))
         try:
-            for batch in self._file.iter_batches(
-                batch_size=rows, columns=list(plan.wanted), use_threads=False
-            ):
+            for batch in self._file.iter_batches(batch_size=rows, columns=list(plan.wanted), use_threads=False):
                 lines = np.arange(done + 1, done + 1 + batch.num_rows, dtype=np.int64)
                 done += batch.num_rows
                 yield _read(batch, plan, lines, self._size * done // total)
         except (pa.ArrowInvalid, OSError) as error:
-            raise IngestError(
-                f"the Parquet file is damaged ({_first_line(error)}); nothing was stored"
-            ) from error
+            raise IngestError(f"the Parquet file is damaged ({_first_line(error)}); nothing was stored") from error
 
     def close(self) -> None:
         """Closes the file."""

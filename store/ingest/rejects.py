@@ -55,9 +55,7 @@ class RejectLog:
             if self._file is None:
                 self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
                 csv.writer(self._file).writerow(["line", "column", "value", "reason"])
-            csv.writer(self._file).writerow(
-                [reject.line, reject.column, reject.value[:VALUE_SHOWN], reject.reason]
-            )
+            csv.writer(self._file).writerow([reject.line, reject.column, reject.value[:VALUE_SHOWN], reject.reason])
             self.total += 1
             self.reasons[reject.label or reject.reason] += 1
 
@@ -76,9 +74,7 @@ class RejectLog:
         allowed = max(1, int(limit * rows_read)) if limit > 0 else 0
         if self.total <= allowed and self.total < rows_read:
             return
-        common = "; ".join(
-            f"{reason} ({count:,})" for reason, count in self.reasons.most_common(COMMON_REASONS)
-        )
+        common = "; ".join(f"{reason} ({count:,})" for reason, count in self.reasons.most_common(COMMON_REASONS))
         raise IngestError(
             f"{self.total:,} of {rows_read:,} rows {'' if at_end else 'read so far '}are bad, "
             f"more than the limit of {limit:.2%}; nothing was stored. Most common: {common}. "

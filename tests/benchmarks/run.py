@@ -93,6 +93,8 @@ def print_result(result: Result) -> None:
     out.print(table)
     if "required" in result:
         out.print(f"Required: {result['required']}: {'met' if result['met'] else 'NOT MET'}.")
+    for note in result.get("notes", ()):
+        out.print(escape(note))
 
 
 def run(names: Sequence[str], ways: dict[str, Callable[[], Result]]) -> dict[str, Result]:

@@ -65,6 +65,10 @@ def measure(settings: Settings, sizes: Sequence[int] = SIZES, users: int = USERS
     return {
         "title": f"Tokens per profile ({found.name}, {users} made-up users of each size)",
         "table": table,
+        "notes": [
+            "Means per profile; share: tokens in and out against the log as text, a line an event (baseline).",
+            "Repaired and template: texts, by what a truthful model's words came to.",
+        ],
         "model": found.name,
         "seed": SEED,
     }
@@ -85,9 +89,9 @@ def line(size: int, report: Report, calls: int, pasted: float) -> dict[str, floa
         "tokens out": report.tokens_out / users,
         "calls": calls / users,
         "claims": report.claims / users,
-        "texts repaired": report.repaired / users,
-        "texts by template": report.fallback / users,
-        "log as text (baseline)": pasted,
+        "repaired": report.repaired / users,
+        "template": report.fallback / users,
+        "log as text": pasted,
         "share": (report.tokens_in + report.tokens_out) / users / pasted,
     }
 

