@@ -296,8 +296,3 @@ class Profiler:
             "prompts": llm[0].prompts if llm else None,
         }
         return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def _require_events(log: Log) -> None:
-    if not log.events:
-        raise ProfileError(f"User {log.user.user_id} has no events: there is nothing to write a profile from.")

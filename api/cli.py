@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from typing import NoReturn
 
 import typer
 from rich.markup import escape
@@ -12,6 +13,9 @@ from api.commands import data, db, demo, doctor, evaluate, ingest, model, profil
 from api.console import err
 from prompts.loader import PromptError
 from store.errors import StoreError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
 app = typer.Typer(
     help="Limner reads behaviour logs and writes profiles whose every claim cites its events.",
@@ -42,5 +46,13 @@ def main() -> None:
         err.print(f"[red]Error:[/red] {escape(str(error))}")
         sys.exit(1)
     except KeyboardInterrupt:
-        err.print("Stopped; nothing half-done was kept.")
-        sys.exit(130)
+        _interrupted()
+    except SystemExit as end:  # typer turns an interrupt into this, without a word
+        if end.code == INTERRUPTED:
+            _interrupted()
+        raise
+
+
+def _interrupted() -> NoReturn:
+    err.print("Stopped; nothing half-done was kept.")
+    sys.exit(INTERRUPTED)

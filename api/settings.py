@@ -1,6 +1,8 @@
 """The settings: one frozen model, from the environment (`LIMNER_…`) and `limner.toml`; nothing else reads these."""
 
+import re
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -10,6 +12,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as UnreadableError
 
 from agent.contract import Language
 from agent.errors import AgentError
@@ -96,11 +99,24 @@ def read_settings() -> Settings:
     """
     try:
         settings = Settings()
-        settings.evidence_settings  # noqa: B018 - validates the nested part, too
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = "__".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(
-            f"The setting LIMNER_{where} is wrong: {first['msg']}. It comes from the environment or limner.toml."
-        ) from error
+        raise _wrong(error) from error
+    except UnreadableError as error:  # a part that is given whole, and is no JSON
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"The setting LIMNER_{field[1].upper()}" if field else "A setting"
+        raise SettingsError(f"{name} is no JSON: {error.__cause__}. It comes from the environment.") from error
+    except TOMLDecodeError as error:
+        raise SettingsError(f"The file limner.toml in this folder is no TOML: {error}.") from error
+    try:
+        settings.evidence_settings  # noqa: B018 - validated only when it is put together
+    except ValidationError as error:
+        raise _wrong(error, "evidence") from error
     return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+
+
+def _wrong(error: ValidationError, *within: str) -> SettingsError:
+    first = error.errors(include_url=False)[0]
+    name = "__".join(str(part) for part in (*within, *first["loc"])).upper()
+    return SettingsError(
+        f"The setting LIMNER_{name} is wrong: {first['msg']}. It comes from the environment or limner.toml."
+    )

@@ -40,13 +40,14 @@ def user_ids(session: Session, *, wanted: Sequence[str] = (), limit: int | None 
         NotFoundError: A wanted user is not in the store, or has not consented.
     """
     query = select(col(UserRow.user_id)).where(col(UserRow.consent)).order_by(col(UserRow.user_id))
-    query = query.where(col(UserRow.user_id).in_(wanted) if wanted else col(UserRow.log_revision) > 0)
-    found = list(session.scalars(query.limit(limit)))
-    if limit is None and (missing := sorted(set(wanted) - set(found))):
+    if not wanted:
+        return list(session.scalars(query.where(col(UserRow.log_revision) > 0).limit(limit)))
+    found = list(session.scalars(query.where(col(UserRow.user_id).in_(wanted))))
+    if missing := sorted(set(wanted) - set(found)):
         raise NotFoundError(
             f"No user {', '.join(missing[:5])} with consent in the store. See `limner doctor` for what is there."
         )
-    return found
+    return found[:limit]
 
 
 def read_logs(session: Session, ids: Sequence[str]) -> list[Log]:

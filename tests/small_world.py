@@ -140,17 +140,8 @@ def fill(database: Database, users: Sequence[str] = EVERYONE) -> None:
 def profiler(database: Database, url: str | None = None, **settings: Any) -> Profiler:
     """A profiler over the store as it is now: with the template, or with the model that is served at `url`."""
     embedder = FakeEmbedder()
-    made = Profiler(
-        **{
-            "database": database,
-            "embedder": embedder,
-            "catalogue": prepare_catalogue(database, embedder),
-            "evidence": EvidenceSettings(),
-            "language": "en",
-            "clock": lambda: NOW,
-        }
-        | settings
-    )
+    given: dict[str, Any] = {"evidence": EvidenceSettings(), "language": "en", "clock": lambda: NOW} | settings
+    made = Profiler(database=database, embedder=embedder, catalogue=prepare_catalogue(database, embedder), **given)
     if url is not None:
         chat = OpenAIChat(url, MODEL, timeout_s=0.4, pause_s=0.01)
         made.llm = (LlmWriter(chat, Repetition(embedder.embed), made.language), ModelInfo(MODEL))

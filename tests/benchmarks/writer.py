@@ -160,8 +160,7 @@ def notes(report: Report, requests: Sequence[Asked]) -> list[str]:
     summaries = sum(asked.schema is SummaryWords for asked in requests)
     return [
         first,
-        f"{len(report.failed)} of the profiles were refused by the verifier, as a weak model's are; "
-        f"{summaries} summaries were asked for.",
+        f"Profiles that failed (a weak model's do): {len(report.failed)}; summaries asked for: {summaries}.",
     ]
 
 

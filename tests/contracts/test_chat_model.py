@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -28,10 +28,22 @@ SUMMARY = load("summary", 1).render(
 REPAIR = [("assistant", "{}"), *load("repair", 1).render({"violations": "- there is no item [9]"})]
 
 
+MADE: list[OpenAIChat] = []
+
+
+@pytest.fixture(autouse=True)
+async def closed() -> AsyncIterator[None]:
+    """Close the clients of a test, so that none leaves a socket behind."""
+    yield
+    while MADE:
+        await MADE.pop().aclose()
+
+
 def chat(url: str, **options: Any) -> OpenAIChat:
     """A client with short waits."""
     defaults: dict[str, Any] = {"timeout_s": 5.0, "attempts": 3, "pause_s": 0.01, "jitter": lambda: 0.0}
-    return OpenAIChat(url, llm.MODEL, **(defaults | options))
+    MADE.append(OpenAIChat(url, llm.MODEL, **(defaults | options)))
+    return MADE[-1]
 
 
 async def failure(url: str, **options: Any) -> ChatError:

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import signal
 import threading
 from datetime import UTC, datetime, timedelta
@@ -58,7 +59,8 @@ def rejects(tmp_path):
 
     def read():
         path = tmp_path / "rejects.csv"
-        return list(csv.DictReader(path.open(encoding="utf-8", newline=""))) if path.exists() else None
+        text = path.read_text(encoding="utf-8") if path.exists() else None
+        return None if text is None else list(csv.DictReader(io.StringIO(text, newline="")))
 
     return read
 
@@ -189,7 +191,7 @@ def test_too_many_bad_rows_roll_everything_back(run, rows, rejects, tmp_path):
 
 def big_log(rows, bad_every=0):
     """Rows of some 40 bytes with times a second apart; every n-th has a bad value."""
-    values = np.where(np.arange(rows) % bad_every == 0, "x", "1") if bad_every else "1"
+    values = np.where(np.arange(rows) % (bad_every or rows + 1) == (bad_every or rows + 1) - 1, "x", "1")
     frame = pl.DataFrame({"n": np.arange(rows)}).select(
         user_id=pl.format("user-{}", pl.col("n") % 1000),
         item_id=pl.format("item-{}", pl.col("n") % 777),

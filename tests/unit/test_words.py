@@ -222,7 +222,7 @@ def test_session_habit() -> None:
     times = [3_600.0 * visit + 120 * n for visit in range(5) for n in range(4)]
     found = habit("sessions", log_at(times))
     assert found is not None
-    assert found.statement == "5 visits, in the median 4 events in 6 minutes."
+    assert found.statement == "5 visits, in the median 4 events, 6 minutes."
 
 
 @pytest.mark.parametrize(
