@@ -36,9 +36,7 @@ def _traits(task: str) -> tuple[list[str], list[str]]:
         if word in found:
             found[word] = [trait.strip() for trait in rest.split(",")]
     if not found["mainly"]:
-        rows = [
-            set(re.sub(r'^.*"(?: \(\d+\))? ?', "", rest).split(", ")) - {""} for _, rest in numbered(task)
-        ]
+        rows = [set(re.sub(r'^.*"(?: \(\d+\))? ?', "", rest).split(", ")) - {""} for _, rest in numbered(task)]
         every = sorted(set().union(*rows))
         found["mainly"] = [trait for trait in every if 2 * sum(trait in row for row in rows) >= len(rows)][:2]
     return found["mainly"], found["partly"]

@@ -21,8 +21,8 @@ from store import logs, profiles
 from store.database import Database
 from store.datasets import fetch_ml_100k
 
-DEMO_USERS = ("1", "13", "92", "200", "222", "303", "655", "894")
-SHOWN = ("200", "303")
+DEMO_USERS = ("54", "117", "152", "275", "307", "394", "577", "624")
+SHOWN = ("152", "394")
 
 
 class Stopwatch:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,6 +25,8 @@ from store.ingest.runs import finish_run, start_run, wait_for_turn
 from store.ingest.upsert import ItemLoader, UserLoader
 
 Progress = Callable[[int, int], None]
+
+_LOOK_UP_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -204,19 +206,26 @@ def _pump(
                 tally.read += raw.rows_read
                 tally.rejects.extend([*raw.rejects, *bad])
                 if pending is not None:
-                    tally.add(pending.result())
+                    tally.add(_wait(pending))
                 tally.rejects.check_limit(tally.read, reject_limit, at_end=False)
                 pending = pool.submit(loader.load, good)
                 if progress is not None:
                     progress(raw.bytes_done, tally.read)
             if pending is not None:
-                tally.add(pending.result())
+                tally.add(_wait(pending))
             pending = pool.submit(_finish, loader)
-            pending.result()
+            _wait(pending)
         except BaseException:
             if pending is not None and not pending.done():
                 run.connection.cancel_safe()  # or leaving the pool would wait for the statement
             raise
+
+
+def _wait(pending: Future[Loaded]) -> Loaded:
+    """Wait for the loading thread, but look up often: a Ctrl-C that lands on that thread wakes nobody here."""
+    while not pending.done():
+        wait([pending], timeout=_LOOK_UP_S)
+    return pending.result()
 
 
 def _finish(loader: Loader) -> Loaded:

@@ -18,9 +18,7 @@ from tests.scripted_llm import Reply, Request, Script, ScriptedLLM
 
 ITEMS = '[1] "Quiet Harbour" (1958) drama, war\n[2] "The Last Convoy" (1953) war, drama'
 TRAITS = "mainly drama, war; partly 1950s"
-THEME = load("theme", 1).render(
-    {"language": "English", "polarity": "likes", "items": ITEMS, "traits": TRAITS}
-)
+THEME = load("theme", 1).render({"language": "English", "polarity": "likes", "items": ITEMS, "traits": TRAITS})
 INTENT = load("intent", 1).render({"language": "English", "events": ITEMS, "traits": TRAITS})
 SUMMARY = load("summary", 1).render(
     {"language": "English", "likes": '[1] "War dramas" (strongest)', "dislikes": '[2] "Horror"'}
@@ -212,9 +210,7 @@ async def test_waits_double(scripted: ScriptedLLM) -> None:
 
 async def many(url: str, n: int, **options: Any) -> list[tuple[ThemeWords, Usage] | BaseException]:
     model = chat(url, **options)
-    return await asyncio.gather(
-        *(model.ask(THEME, ThemeWords, 100) for _ in range(n)), return_exceptions=True
-    )
+    return await asyncio.gather(*(model.ask(THEME, ThemeWords, 100) for _ in range(n)), return_exceptions=True)
 
 
 async def test_calls_at_once_are_bounded(scripted: ScriptedLLM) -> None:

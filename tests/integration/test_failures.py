@@ -157,7 +157,7 @@ def test_a_model_out_of_reach_ends_the_run(database: Database, scripted: Scripte
 def test_themes_without_traits_are_not_refused_wordings(database: Database, scripted: ScriptedLLM) -> None:
     """A catalogue of bare titles gives the model nothing to say; that is no failure of the model."""
     with database.session() as session:
-        session.add_all(ItemRow(item_id=f"b{n}", title=f"Thing {n}") for n in range(6))
+        session.add_all(ItemRow(item_id=f"b{n}", title=f"Thing {n}", categories=[]) for n in range(6))
         session.add(UserRow(user_id="gus"))
         session.flush()
         session.add_all(event("gus", n, "like", f"b{n}", START + timedelta(days=n)) for n in range(6))

@@ -146,9 +146,7 @@ def test_user_without_the_right_is_told(empty):
     with empty.session() as session:
         session.execute(text("drop role if exists limner_test_guest"))
         session.execute(text("create role limner_test_guest login password 'guest'"))
-    guest = Database(
-        empty.engine.url.set(username="limner_test_guest", password="guest").render_as_string(False)
-    )
+    guest = Database(empty.engine.url.set(username="limner_test_guest", password="guest").render_as_string(False))
     try:
         with pytest.raises(MigrationError, match="CREATE EXTENSION vector"):
             guest.upgrade()

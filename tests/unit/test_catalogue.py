@@ -69,9 +69,7 @@ def test_titles_are_turned_round(stored: str, read: str) -> None:
 
 def test_attributes_of_an_item() -> None:
     fields = {"director": "Ada Holm", "cast": ["B", "", 3, "C"], "long": "x" * 81, "n": 7}
-    item = Item(
-        item_id="x", title="x", categories=("Drama", "Drama"), attributes={"year": "1994-03-01", **fields}
-    )
+    item = Item(item_id="x", title="x", categories=("Drama", "Drama"), attributes={"year": "1994-03-01", **fields})
     assert year_of(item) == 1994
     assert attributes_of(item) == (
         Attribute("category", "Drama"), Attribute("decade", "1990s"), Attribute("director", "Ada Holm"),
@@ -88,9 +86,7 @@ def test_what_the_embedder_reads() -> None:
     assert item_text(Item(item_id="x", title="Bare")) == "Bare"
 
 
-@pytest.mark.parametrize(
-    ("year", "read"), [(1994, 1994), ("1899", 1899), (3000, None), ("19945", None), ("", None)]
-)
+@pytest.mark.parametrize(("year", "read"), [(1994, 1994), ("1899", 1899), (3000, None), ("19945", None), ("", None)])
 def test_year_of(year: object, read: int | None) -> None:
     assert year_of(Item(item_id="x", title="x", attributes={"year": year})) == read
 

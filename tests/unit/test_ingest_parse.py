@@ -73,8 +73,7 @@ def test_bad_events(field, value, words):
 
 def test_unknown_type_names_the_known_ones_and_what_to_do():
     assert one_bad("type", "stare") == (
-        "unknown event type 'stare'; known: rating, view; "
-        "declare it in LIMNER_EVENT_TYPES or the settings file"
+        "unknown event type 'stare'; known: rating, view; declare it in LIMNER_EVENT_TYPES or the settings file"
     )
 
 
@@ -96,9 +95,7 @@ def test_only_the_first_finding_of_a_row_is_reported():
 
 
 def test_values_texts_and_ids_are_canonical():
-    good, _ = events(
-        {**GOOD, "value": "-0.0", "text": "cafe\u0301"}, {**GOOD, "value": "0", "text": "caf\u00e9"}, GOOD
-    )
+    good, _ = events({**GOOD, "value": "-0.0", "text": "cafe\u0301"}, {**GOOD, "value": "0", "text": "caf\u00e9"}, GOOD)
     assert good["value"].to_list() == [0.0, 0.0, None]
     assert str(good["value"][0]) == "0.0"
     assert good["text"].to_list() == ["caf\u00e9", "caf\u00e9", None]

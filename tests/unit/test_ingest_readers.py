@@ -93,7 +93,7 @@ def test_csv_bytes_that_are_not_utf8(tmp_path):
 
 
 def test_csv_bad_bytes_in_a_column_left_out_do_no_harm(tmp_path):
-    data = b"user_id,type,ts,note\nu1,view,1,\xe9\nu2,view,2,\"\xe9\"\n"
+    data = b'user_id,type,ts,note\nu1,view,1,\xe9\nu2,view,2,"\xe9"\n'
     rows, rejects, left_out = read(write(tmp_path, data))
     assert len(rows) == 2
     assert not rejects

@@ -115,9 +115,7 @@ def test_the_radius_is_the_90th_percentile() -> None:
     degrees = np.radians([1, -1] * 9 + [10, -10] + [3.2, -3.4])
     items = items_of(np.column_stack([np.cos(degrees), np.sin(degrees)]), ["crime"] * 22)
     log = log_of(*likes(*range(20)), ("i20", "dislike"), ("i21", "dislike"))
-    grouping = Grouping(
-        log, items, weigh(log.types, log.values, log.times, log.times[-1], SETTINGS), SETTINGS
-    )
+    grouping = Grouping(log, items, weigh(log.types, log.values, log.times, log.times[-1], SETTINGS), SETTINGS)
     of_item = np.r_[np.zeros(20, dtype=np.int64), -1, -1]
     grouping._join(np.array([20, 21]), np.arange(20), of_item)
     assert of_item[20:].tolist() == [0, -1]
@@ -150,9 +148,7 @@ def test_too_many_negatives_make_no_interest(two_kinds: ItemSet) -> None:
 
 
 def test_events_without_items_weigh_but_form_no_theme(two_kinds: ItemSet) -> None:
-    (theme,) = find_themes(
-        log_of(*likes(0, 1), (None, "like"), (None, "like")), two_kinds, SETTINGS
-    ).interests
+    (theme,) = find_themes(log_of(*likes(0, 1), (None, "like"), (None, "like")), two_kinds, SETTINGS).interests
     assert theme.events.tolist() == [1, 0]
     assert theme.strength == pytest.approx(0.5, abs=0.01)
 
@@ -202,9 +198,7 @@ def test_the_heaviest_two_thousand_are_clustered() -> None:
 
 
 def test_a_theme_with_more_than_half_of_the_likes_is_split() -> None:
-    halves = np.vstack(
-        [near(0, 10, 0.02) + 0.3 * np.eye(6)[3], near(0, 10, 0.02, seed=1) - 0.3 * np.eye(6)[3]]
-    )
+    halves = np.vstack([near(0, 10, 0.02) + 0.3 * np.eye(6)[3], near(0, 10, 0.02, seed=1) - 0.3 * np.eye(6)[3]])
     vectors = unit(np.vstack([halves, near(1, 2, seed=2), near(2, 2, seed=3)]))
     even = np.ones(len(vectors))
     labels = cluster(vectors, even)

@@ -174,9 +174,9 @@ def test_a_name_needs_no_sign_but_must_be_true() -> None:
     assert verify_claim("1990s crime dramas", statement, GROUNDS).passes
     assert kinds(verify_claim("Horror of the 1950s", statement, GROUNDS)) == {"decade"}
     assert kinds(verify_claim("Western comedies", statement, GROUNDS)) >= {"attribute"}
-    assert kinds(
-        verify_claim("Crime dramas of the 1990s, and more crime dramas of the 1990s", statement, GROUNDS)
-    ) == {"length"}
+    assert kinds(verify_claim("Crime dramas of the 1990s, and more crime dramas of the 1990s", statement, GROUNDS)) == {
+        "length"
+    }
     assert kinds(verify_claim("Crime", "Avoids crime.", GROUNDS)) == {"polarity"}
 
 

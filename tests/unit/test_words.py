@@ -49,9 +49,7 @@ def test_clean(text: str, limit: int, expected: str) -> None:
 
 
 def test_a_title_as_it_is_shown() -> None:
-    assert (
-        title_of(Item(item_id="x", title="Lantern\u200b Keeper, The\n(1994)")) == "The Lantern Keeper (1994)"
-    )
+    assert title_of(Item(item_id="x", title="Lantern\u200b Keeper, The\n(1994)")) == "The Lantern Keeper (1994)"
     assert title_of(Item(item_id="x", title="\u200b")) == "x"
 
 
@@ -225,9 +223,7 @@ def test_session_habit() -> None:
     assert found.statement == "5 visits, in the median 4 events, 6 minutes."
 
 
-@pytest.mark.parametrize(
-    ("categories", "value"), [(["a"], 0.0), (["a", "b"], 1.0), (["a", "a", "a", "b"], 0.811)]
-)
+@pytest.mark.parametrize(("categories", "value"), [(["a"], 0.0), (["a", "b"], 1.0), (["a", "a", "a", "b"], 0.811)])
 def test_diversity(categories: list[str], value: float) -> None:
     found = habit("diversity", log_at(range(20)), categories=categories)
     assert found is not None
