@@ -100,7 +100,7 @@ def _sessions(log: UserLog, gap_minutes: float, language: Language) -> Habit:
     said = (
         f"通常每次访问{events:.0f}个事件，约{length:.0f}分钟（共{len(sizes)}次访问）。"
         if language == "zh"
-        else f"{len(sizes)} visit{'s' if len(sizes) > 1 else ''}, in the median {events:.0f} events, {length:.0f} minutes."
+        else f"{len(sizes)} visit{'s' * (len(sizes) > 1)}, in the median {events:.0f} events, {length:.0f} minutes."
     )
     return Habit(
         name="sessions",

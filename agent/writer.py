@@ -6,7 +6,7 @@ A server that cannot be reached ends the profile instead (`ChatError`), so that 
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
@@ -137,6 +137,18 @@ def _spaced(text: str) -> str:
     return " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
 
 
+async def _together(calls: Sequence[Coroutine[None, None, Worded]]) -> list[Worded]:
+    """Await all; when the model is out of reach for one, the others are stopped before the error goes on."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    except ChatError:
+        for task in tasks:  # or they would go on behind the back of the account
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
 class LlmWriter:
     """Words claims and summaries by a chat model.
 
@@ -160,39 +172,55 @@ class LlmWriter:
         await self._chat.aclose()
 
     async def claims(self, tasks: Sequence[ClaimTask], account: Account) -> list[Worded]:
-        """Word claims, in their order; the model is asked for all at once.
+        """Word claims; the model is asked for all at once.
 
-        A claim that repeats one before it (of the same sign) is then asked for again.
+        Claims that repeat one before them (of the same kind) are then asked for again, all at once, too: one request
+        at a time leaves an engine idle. What still repeats gets the template's words.
         """
-        asked = [asyncio.ensure_future(self._first(task, account)) for task in tasks]
-        try:
-            first = await asyncio.gather(*asked)
-        except ChatError:
-            for call in asked:  # or they would go on behind the back of the account
-                call.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
-            raise
-        done: list[Worded] = []
-        for task, words in zip(tasks, first, strict=True):
-            before = [w for t, w in zip(tasks, done, strict=False) if t.kind == task.kind]
-            if words.wording == "llm" and (other := self._repeated(task, words, before)):
-                reason = f'this was said already: "{other}"; say what sets these items apart'
-                said = [w.statement for w in before]
-                refused = (words, Violation("repeats", reason))
-                words = await self._claim(task, said, account, refused)  # noqa: PLW2901
-            if words.name.lower() in {w.name.lower() for w in before}:
-                words = replace(words, name=named_after(words.name, task.titles, self._language))  # noqa: PLW2901
-            done.append(words)
-        return done
+        first = await _together([self._first(task, account) for task in tasks])
+        kept: dict[int, Worded] = {}
+        repeats: dict[int, str] = {}
+        for n, words in enumerate(first):
+            if words.wording == "llm" and (other := self._repeated(tasks, n, words, kept)):
+                repeats[n] = other
+            else:
+                kept[n] = words
+        again = await _together([self._again(tasks, n, first[n], other, kept, account) for n, other in repeats.items()])
+        for n, words in zip(repeats, again, strict=True):
+            still = words.wording == "llm" and self._repeated(tasks, n, words, kept)
+            kept[n] = replace(tasks[n].fallback, tries=words.tries) if still else words
+        return self._distinct(tasks, [kept[n] for n in range(len(tasks))])
 
     async def _first(self, task: ClaimTask, account: Account) -> Worded:
         return await self._claim(task, (), account) if task.says_something else task.fallback
 
-    def _repeated(self, task: ClaimTask, words: Worded, before: Sequence[Worded]) -> str | None:
-        for other in before:
+    async def _again(
+        self, tasks: Sequence[ClaimTask], n: int, words: Worded, other: str, kept: dict[int, Worded], account: Account
+    ) -> Worded:
+        reason = f'this was said already: "{other}"; say what sets these items apart'
+        said = [w.statement for m, w in kept.items() if tasks[m].kind == tasks[n].kind]
+        return await self._claim(tasks[n], said, account, (words, Violation("repeats", reason)))
+
+    def _repeated(self, tasks: Sequence[ClaimTask], n: int, words: Worded, kept: dict[int, Worded]) -> str | None:
+        """Return what a claim repeats among those kept of its kind: a name, or a statement."""
+        others = [w for m, w in kept.items() if tasks[m].kind == tasks[n].kind]
+        for other in others:
             if other.name.lower() == words.name.lower():
                 return other.name
-        return self._repetition.of(words.statement, [w.statement for w in before], task.grounds.vocabulary)
+        grounds = tasks[n].grounds
+        return self._repetition.of(words.statement, [w.statement for w in others], grounds.vocabulary, grounds.known)
+
+    def _distinct(self, tasks: Sequence[ClaimTask], words: Sequence[Worded]) -> list[Worded]:
+        """Let no two claims of a kind have the same name."""
+        taken: set[tuple[tuple[str, bool], str]] = set()
+        done = []
+        for task, claim in zip(tasks, words, strict=True):
+            name = claim.name
+            if (task.kind, name.lower()) in taken:
+                name = named_after(name, task.titles, self._language)
+            taken.add((task.kind, name.lower()))
+            done.append(replace(claim, name=name))
+        return done
 
     async def _claim(
         self,
