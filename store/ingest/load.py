@@ -148,7 +148,8 @@ class _Recent:
 def copy_frame(connection: Connection, table: LiteralString, frame: pl.DataFrame) -> None:
     """Copies a frame into a table with the same columns in the same order.
 
-    CSV that Polars writes is the fastest way found: psycopg's own rows, text or binary, cost some 2 µs each.
+    Polars writes the CSV: 0.3 µs of this process's time a row, where psycopg's rows cost 1.3 (binary) to 2.5
+    (text); measured on rows of an event log without texts.
     """
     data = io.BytesIO()
     frame.write_csv(data, include_header=False, datetime_format=MICROSECONDS)

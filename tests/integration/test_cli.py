@@ -68,7 +68,7 @@ def world(database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
         (["profile", "check"], 2, "say whose: --user ID or --all"),
         (["profile", "write", "--all", "--writer", "parrot"], 2, "'parrot' is not one of"),
         (["profile", "write", "--limit", "0"], 2, "Invalid value for '--limit'"),
-        (["profile", "diff", "ann", "one", "two"], 2, "Invalid value for '{v1}'"),
+        (["profile", "diff", "ann", "one", "two"], 2, "Invalid value for 'v1'"),
         (["profile", "paint", "ann"], 2, "No such command 'paint'"),
         (["ingest", "events", "missing.csv"], 2, "'missing.csv' does not exist"),
         (["ingest", "feelings", "missing.csv"], 2, "'feelings' is not one of"),

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -246,10 +247,12 @@ def test_ctrl_c_cancels_a_statement_that_takes_long(run, rows, database):
         )
         connection.execute("create trigger slow before insert on events for each row execute function slow()")
     timer = threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT])  # as a terminal sends it: to the process
+    started = time.perf_counter()
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         run(THREE)
     timer.join()
+    assert time.perf_counter() - started < 60  # not cancelled, the statement would take three times that
     assert last_run(rows)[0] == "interrupted"
 
 

@@ -59,8 +59,9 @@ def embedded(title: str) -> Script:
 
     def script(request: Request, n: int) -> llm.Reply:
         found = answer(request)
-        if in_prompt(title) in request.task and "statement" in found:
-            found["statement"] = f"{found['statement'].rstrip('.')} and {in_prompt(title).lower()}."[:220]
+        field = "goal" if "goal" in found else "statement"
+        if in_prompt(title) in request.task:
+            found[field] = f"{found[field].rstrip('.')} and {in_prompt(title).lower()}."[:220]
         return completion(request, json.dumps(found))
 
     return script
@@ -113,54 +114,52 @@ def with_title(database: Database, scripted: ScriptedLLM, title: str, script: Sc
     return masked(database, "ann", title)
 
 
-@pytest.mark.parametrize("name", INSTRUCTIONS)
-def test_a_title_is_only_quoted(database: Database, scripted: ScriptedLLM, name: str) -> None:
-    title = INSTRUCTIONS[name]
+@pytest.mark.parametrize("model", MODELS)
+def test_a_title_is_only_quoted(database: Database, scripted: ScriptedLLM, model: str) -> None:
     fill(database, ["ann"])
-    honest = with_title(database, scripted, HARMLESS, llm.honest)
-    refused = with_title(database, scripted, HARMLESS, parrot(HARMLESS))
-    assert [c["wording"] for c in honest["interests"]] == ["llm", "llm"]
-    assert [c["wording"] for c in refused["interests"]] == ["template", "llm"]
-    assert "THE TITLE" in json.dumps(honest)
-    for model, script in MODELS.items():
-        found = with_title(database, scripted, title, script(title))
-        assert any(in_prompt(title) in request.text for request in scripted.requests), model
-        wanted = honest if model == "honest" else refused
-        assert _flat(found) == _flat(wanted), model
+    control = with_title(database, scripted, HARMLESS, llm.honest if model == "honest" else parrot(HARMLESS))
+    assert [c["wording"] for c in control["interests"]] == ["llm" if model == "honest" else "template", "llm"]
+    assert "THE TITLE" in json.dumps(control)
+    for name, title in INSTRUCTIONS.items():
+        found = with_title(database, scripted, title, MODELS[model](title))
+        assert any(in_prompt(title) in request.text for request in scripted.requests), name
+        assert _flat(found) == _flat(control), name
 
 
-@pytest.mark.parametrize("name", INSTRUCTIONS)
-def test_a_title_stays_within_its_line_of_the_prompt(database: Database, scripted: ScriptedLLM, name: str) -> None:
+def test_a_title_stays_within_its_line_of_the_prompt(database: Database, scripted: ScriptedLLM) -> None:
     """No title ends its quotation, starts a line, or is longer than a title."""
-    title = INSTRUCTIONS[name]
     fill(database, ["ann"])
-    with_title(database, scripted, title, llm.honest)
-    (task,) = {r.task for r in scripted.requests if in_prompt(title) in r.task}
     with_title(database, scripted, HARMLESS, llm.honest)
     (usual,) = {r.task for r in scripted.requests if HARMLESS in r.task}
-    assert task.replace(in_prompt(title), HARMLESS) == usual
-    assert len(in_prompt(title)) <= 80
-    assert not {*in_prompt(title)} & {*'"\n\r\t\u202e\u202c\u2066\u2069\u200b'}
+    for name, title in INSTRUCTIONS.items():
+        with_title(database, scripted, title, llm.honest)
+        (task,) = {r.task for r in scripted.requests if in_prompt(title) in r.task}
+        assert task.replace(in_prompt(title), HARMLESS) == usual, name
+        assert len(in_prompt(title)) <= 80, name
+        assert not {*in_prompt(title)} & {*'"\n\r\t\u202e\u202c\u2066\u2069\u200b'}, name
 
 
-@pytest.mark.parametrize("name", ["ignore the above", "json breaker", "role tokens", "genius", "e-mail", "Chinese"])
-def test_a_search_text_is_only_quoted(database: Database, scripted: ScriptedLLM, name: str) -> None:
+@pytest.mark.parametrize("model", ["honest", "says the title", "as a name", "within a sentence"])
+def test_a_search_text_is_only_quoted(database: Database, scripted: ScriptedLLM, model: str) -> None:
     """What a user types goes the same way as titles: the shopper searches for tents, and adds an instruction."""
     fill(database, [SHOPPER])
     search = next(row.event_id for row in shopping() if row.type == "search")
-    found = []
-    for query in ("camping tents, and more of them", f"camping tents, {INSTRUCTIONS[name]}"):
+
+    def asking(query: str, script: Script) -> dict[str, Any]:
         with database.session() as session:
             session.get_one(EventRow, search).text = query
-        for script in (llm.honest, parrot(query), parrot(query, str.lower, field="name")):
-            scripted.reset(script)
-            report = wrote(profiler(database, scripted.url, force=True, max_fallback=1.0), [SHOPPER])
-            assert report.written == [SHOPPER], report
-            assert any(in_prompt(query) in request.text for request in scripted.requests)
-            found.append(_flat(masked(database, SHOPPER, query)))
-    assert found[3:] == found[:3]
-    assert "THE TITLE" in json.dumps(found[1])
-    assert found[1] != found[0]
+        scripted.reset(script)
+        report = wrote(profiler(database, scripted.url, force=True, max_fallback=1.0), [SHOPPER])
+        assert report.written == [SHOPPER], report
+        assert any(in_prompt(query) in request.text for request in scripted.requests)
+        return _flat(masked(database, SHOPPER, query))
+
+    harmless = "camping tents, and more of them"
+    control = asking(harmless, llm.honest if model == "honest" else parrot(harmless))
+    assert ("THE TITLE" in json.dumps(control)) == (model != "honest")  # the template cites three examples
+    for name in ("ignore the above", "json breaker", "role tokens", "genius", "e-mail", "Chinese"):
+        query = f"camping tents, {INSTRUCTIONS[name]}"
+        assert asking(query, MODELS[model](query)) == control, name
 
 
 def test_a_description_changes_nothing(database: Database, scripted: ScriptedLLM) -> None:

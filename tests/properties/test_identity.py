@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.ingest.identity import (
@@ -58,6 +58,7 @@ def test_golden_repeat():
     assert repeat_id(base, 1) == "565d83f13eff1ea95b50f7e3727bb6965d1d3dcb60591a13c023f814dd96326f"
 
 
+@settings(deadline=None)
 @given(contents)
 def test_canonical_form_is_sorted_json_without_absent_fields(event):
     fields = json.loads(canonical_event("shop", event))
@@ -66,6 +67,7 @@ def test_canonical_form_is_sorted_json_without_absent_fields(event):
     assert fields == {name: value for name, value in expected.items() if value is not None}
 
 
+@settings(deadline=None)
 @given(contents, contents)
 def test_ids_agree_only_for_the_same_content(one, other):
     same = canonical_event("s", one) == canonical_event("s", other)
@@ -78,6 +80,7 @@ def test_minus_zero_and_integers_are_one_float():
     assert len(ids) == 1
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 6) | st.just(2**64 - 1), max_size=30), max_size=12),
 )
@@ -101,6 +104,7 @@ def test_runs_stay_few():
     assert sum(map(len, counter._runs)) == 20_000
 
 
+@settings(deadline=None)
 @given(st.lists(contents, max_size=20), st.integers(1, 7))
 def test_ids_do_not_depend_on_batches_and_are_distinct(events, size):
     events = events + events[:3]

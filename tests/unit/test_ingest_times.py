@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.ingest.times import EPOCH, parse_time, parse_times
@@ -67,6 +67,7 @@ def test_no_times(text):
     assert parse_times(pl.Series([text, "1"]))["ts"].to_list() == [None, 1_000_000]
 
 
+@settings(deadline=None)
 @given(
     st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1)),
     st.none() | st.integers(-1439, 1439),
