@@ -13,7 +13,7 @@ import pytest
 from agent.models import Resolved, is_intact, pull
 from agent.serving import Serving, serve, served
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCHEMA = {
     "type": "object",
@@ -124,7 +124,6 @@ def test_it_answers_follows_a_schema_and_leaves_nothing_behind(smollm: Resolved,
     assert all_gone(processes)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["supervisor", "server", "engine"])
 def test_whatever_is_killed_nothing_stays(serving: Serving, victim: str):
     supervisor, api, processes = processes_of(serving)
