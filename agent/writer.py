@@ -156,10 +156,14 @@ class LlmWriter:
         chat: The model.
         repetition: Tells whether two texts say the same.
         language: The language to write in.
+        max_repairs: How often a refused answer is asked for again.
     """
 
-    def __init__(self, chat: ChatModel, repetition: Repetition, language: Language) -> None:
+    def __init__(
+        self, chat: ChatModel, repetition: Repetition, language: Language, max_repairs: int = MAX_REPAIRS
+    ) -> None:
         self._chat, self._repetition, self._language = chat, repetition, language
+        self._max_repairs = max_repairs
         self._prompts = {name: load(name, version) for name, version in PROMPTS.items()}
 
     @property
@@ -254,7 +258,7 @@ class LlmWriter:
         variables = task.variables | {"language": LANGUAGE_NAMES[self._language]}
         written = await self._ask(role, variables, schema, MAX_TOKENS, check, account, opening)
         if written is None:
-            return replace(task.fallback, tries=MAX_REPAIRS + 1)
+            return replace(task.fallback, tries=self._max_repairs + 1)
         words, tries = written
         return replace(words, tries=tries if refused is None else refused[0].tries + tries - 1)
 
@@ -279,7 +283,7 @@ class LlmWriter:
         variables = {**task.variables, "language": LANGUAGE_NAMES[self._language]}
         written = await self._ask("summary", variables, SummaryWords, MAX_SUMMARY_TOKENS, check, account)
         if written is None:
-            tries = MAX_REPAIRS + 1
+            tries = self._max_repairs + 1
             return [SummaryLine(text, claims, by_model=False, tries=tries) for text, claims in task.fallback]
         lines, tries = written
         return [line._replace(tries=tries, claims=tuple(task.order[n] for n in line.claims)) for line in lines]
@@ -339,7 +343,7 @@ class LlmWriter:
         prompt = self._prompts[role]
         base: list[Message] = prompt.render(variables)
         messages = base if opening is None else base + self._repair(*opening)
-        for attempt in range(1 if opening is None else 2, MAX_REPAIRS + 2):
+        for attempt in range(1 if opening is None else 2, self._max_repairs + 2):
             try:
                 answer, usage = await self._chat.ask(messages, schema, max_tokens)
             except ChatError as error:

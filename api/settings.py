@@ -32,6 +32,7 @@ class LlmSettings(BaseModel):
         timeout_s: For one call.
         concurrency: Calls under way at once.
         users_at_once: Users whose profiles are being written at once.
+        max_repairs: How often a refused wording is asked for again; small models hardly ever mend theirs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,7 +41,8 @@ class LlmSettings(BaseModel):
     api_key: SecretStr = SecretStr("none")
     timeout_s: float = Field(default=120.0, gt=0)
     concurrency: int = Field(default=16, ge=1)
-    users_at_once: int = Field(default=6, ge=1)
+    users_at_once: int = Field(default=8, ge=1)
+    max_repairs: int = Field(default=1, ge=0, le=2)
 
 
 class EmbedderSettings(BaseModel):
