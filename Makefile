@@ -31,13 +31,16 @@ format: setup ## Format the code
 	@$(BIN)/ruff format .
 
 bench: setup ## Figures, each beside its baseline (after `make demo`)
-	@$(BIN)/python -m tests.benchmarks.run
+	@$(BIN)/python -m tests.benchmarks.run --out .limner/bench.json
 
 eval: setup ## Measure the verifier on labelled sentences
 	@$(BIN)/limner eval verifier tests/verifier/heldout
 
 lock: ## Pin the versions of the present environment
 	@$(BIN)/python requirements/freeze.py > requirements/cpu.lock
+
+prompts-lock: ## Note the hashes of the prompt files (a released version never changes)
+	@$(BIN)/python -c 'import hashlib, json, pathlib; p = pathlib.Path("prompts"); (p / "lock.json").write_text(json.dumps({f"{f.parent.name}/{f.stem}": hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(p.glob("*/v*.md"))}, indent=2) + "\n")'
 
 clean: ## Remove what the tools leave behind (not .venv, not .limner)
 	@rm -rf .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -145,7 +145,7 @@ class EvidenceRow(SQLModel, table=True):
     event_id: str = Field(
         sa_column=Column(String(collation="C"), ForeignKey("events.event_id", ondelete="CASCADE"), primary_key=True)
     )
-    position: int = Field(sa_column=Column(SmallInteger, nullable=False))
+    position: int
     weight: float
     counter: bool = False
 

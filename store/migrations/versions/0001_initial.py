@@ -144,7 +144,7 @@ def _claims() -> None:
         "evidence",
         sa.Column("claim_pk", sa.Integer(), nullable=False),
         sa.Column("event_id", KEY, nullable=False),
-        sa.Column("position", sa.SmallInteger(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("weight", sa.Float(), nullable=False),
         sa.Column("counter", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["claim_pk"], ["claims.claim_pk"], ondelete="CASCADE"),
