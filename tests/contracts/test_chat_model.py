@@ -256,8 +256,12 @@ async def test_the_event_loop_stays_free(scripted: ScriptedLLM) -> None:
 def test_one_client_serves_several_event_loops(scripted: ScriptedLLM) -> None:
     """A command may run one loop after another in a process."""
 
-    def run(make: Callable[[], OpenAIChat]) -> list[int]:
-        return asyncio.run(make().ask(THEME, ThemeWords, 100))[0].examples
+    client = chat(scripted.url)
 
-    assert run(lambda: chat(scripted.url)) == [1, 2]
-    assert run(lambda: chat(scripted.url)) == [1, 2]
+    async def ask_and_close() -> list[int]:
+        answer, _ = await client.ask(THEME, ThemeWords, 100)
+        await client.aclose()
+        return answer.examples
+
+    assert asyncio.run(ask_and_close()) == [1, 2]
+    assert asyncio.run(ask_and_close()) == [1, 2]
