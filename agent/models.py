@@ -49,7 +49,6 @@ class ModelEntry:
         source: The wheels that carry its files.
         roles: What it is good enough for; none for one that only tests the plumbing.
         languages: Languages in which we have read its output (ISO 639-1).
-        themes_per_call: How many themes the writer gives it at once.
         tool_call_parser: vLLM's parser for its tool calls; None when it cannot call tools.
         min_memory_gib: Memory that must be free to serve it on a CPU, GiB, measured.
     """
@@ -61,7 +60,6 @@ class ModelEntry:
     source: WheelFiles
     roles: tuple[Role, ...] = ()
     languages: tuple[str, ...] = ("en",)
-    themes_per_call: int = 1
     tool_call_parser: str | None = None
     min_memory_gib: float = 1.0
 

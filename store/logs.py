@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from pgvector import Vector
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session, col
 
@@ -100,11 +100,6 @@ def stream_items(session: Session, batch: int = 2_000) -> Iterator[Item]:
     query = select(ItemRow).order_by(col(ItemRow.item_id)).execution_options(yield_per=batch)
     for row in session.scalars(query):
         yield _item(row)
-
-
-def count_items(session: Session) -> int:
-    """Return the number of items."""
-    return session.scalar(select(func.count()).select_from(ItemRow)) or 0
 
 
 def text_hashes(session: Session, kind: str, model: str) -> dict[str, str]:
