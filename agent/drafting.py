@@ -11,7 +11,7 @@ from agent.intents import find_intents
 from agent.template import word_goal, word_theme
 from agent.themes import Theme, Themes, UserLog, find_themes, informative, is_informative
 from agent.verify import Grounds, Vocabulary
-from agent.words import Worded, cite, example_line, named_after, theme_lines, title_of, traits
+from agent.words import HALF, Worded, cite, example_line, named_after, theme_lines, title_of, traits
 from agent.writer import ClaimTask
 
 
@@ -72,9 +72,10 @@ class Drafter:
             for n, need in enumerate(find_intents(log, items, themes.weights, self.settings), 1)
         ]
         for n, theme in enumerate(themes.dislikes, 1):
-            # What is liked elsewhere cannot be what sets a dislike apart.
+            # What is liked elsewhere, or what few of its items have, cannot be what sets a dislike apart.
             own = tuple(t for t in theme.telling if t.attribute not in liked)
-            telling = own if any(is_informative(t) for t in own) else theme.telling
+            common = any(is_informative(t) and t.share >= HALF for t in own)
+            telling = own if common else ()
             claims.append(self._claim(f"d{n}", "dislike", theme, telling, log, items))
         attributes = [items.attributes[key] if key is not None else () for key in log.items]
         positive = [a for a, w in zip(attributes, themes.weights.decayed, strict=True) if w > 0]
@@ -94,8 +95,9 @@ class Drafter:
         shown = [items.items[key] for key in theme.examples]
         titles = tuple(title_of(item) for item in shown)
         task = ClaimTask(
-            variables=theme_lines(theme, shown, telling),
+            described=theme_lines(theme, shown, telling),
             telling=tuple(telling),
+            strength=theme.strength,
             grounds=self._grounds(theme, log, items),
             fallback=word_theme(theme, telling, self.language),
             titles=titles,
@@ -115,8 +117,9 @@ class Drafter:
         titles = tuple(title_of(item) for item in shown)
         name, goal = word_goal(theme.telling, stage, self.language)
         task = ClaimTask(
-            variables={"events": "\n".join(lines), "traits": traits(theme.telling)},
+            described="\n".join([*lines, f"Traits: {traits(theme.telling)}"]),
             telling=theme.telling,
+            strength=theme.strength,
             grounds=self._grounds(theme, log, items),
             fallback=Worded(name, cite(goal, [1], self.language), "template"),
             titles=titles,

@@ -50,6 +50,9 @@ class SentenceEmbedder:
     def _model(self) -> Any:
         # Loading takes seconds and most of a gigabyte of imports: only a command that embeds pays for it.
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+        from transformers.utils import logging  # noqa: PLC0415
+
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
         try:
             return SentenceTransformer(self._model_id, device="cpu")

@@ -29,7 +29,7 @@ from store.errors import StoreError
 from store.logs import Log
 from store.tables import LlmCallRow
 
-CODE = "2"
+CODE = "3"
 """Raised with every change of what a profile is made of (evidence, themes, template); it goes into the key."""
 
 _CHUNK = 64
@@ -119,6 +119,10 @@ class Profiler:
     def _writer(self) -> Writer:
         return "template" if self.llm is None else "llm"
 
+    @property
+    def _sampling(self) -> dict[str, float]:
+        return {"temperature": 0.0, **self.llm[0].settings.model_dump()} if self.llm else {}
+
     async def write(self, user_ids: Sequence[str], progress: Callable[[int], None] | None = None) -> Report:
         """Write the profiles of these users; calls `progress` with 1 for each user that is done.
 
@@ -198,7 +202,7 @@ class Profiler:
             model=model.name if model else None,
             weights_hash=model.weights_hash if model else None,
             prompts=self.llm[0].prompts if self.llm else {},
-            sampling={"temperature": 0.0} if self.llm else {},
+            sampling=self._sampling,
             embedder=self.embedder.name,
             evidence_settings=self.evidence.model_dump(mode="json"),
             tokens_in=tokens_in,
@@ -294,5 +298,6 @@ class Profiler:
             "writer": self._writer,
             "model": [llm[1].name, llm[1].weights_hash] if llm else None,
             "prompts": llm[0].prompts if llm else None,
+            "sampling": self._sampling,
         }
         return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from agent.catalogue import Telling
 from agent.contract import Language
 from agent.themes import Theme, informative
-from agent.words import MAIN_SHARE, Worded, called, cite
+from agent.words import Worded, called, cite, is_main
 
 _EXAMPLES = 3
 
@@ -19,20 +19,17 @@ def word_theme(theme: Theme, telling: Sequence[Telling], language: Language) -> 
 
 
 def _split(shown: Sequence[Telling]) -> tuple[list[str], list[str]]:
-    """Return what most events have in common, and decades and lesser traits."""
-    main = [called(t.attribute) for t in shown if t.attribute.field != "decade" and t.share >= MAIN_SHARE]
-    rest = [called(t.attribute) for t in shown if called(t.attribute) not in main]
-    if not main and rest:
-        main, rest = rest[:1], rest[1:]
-    return main, rest
+    """Return what the events have in common, and decades and lesser traits."""
+    common = [t for n, t in enumerate(shown) if is_main(t, n)]
+    main = [t for t in common if t.attribute.field != "decade"] or common
+    return [called(t.attribute) for t in main], [called(t.attribute) for t in shown if t not in main]
 
 
 def _english(shown: Sequence[Telling], *, liked: bool) -> tuple[str, str]:
     main, rest = _split(shown)
     if not main:
-        return ("A varied group of likes", "Likes a varied group of items") if liked else (
-            "A varied group of dislikes", "Does not like a varied group of items",
-        )  # fmt: skip
+        mixed, of = f"A varied group of {'likes' if liked else 'dislikes'}", f", in part {_and(rest)}" if rest else ""
+        return mixed + of, f"{'Likes' if liked else 'Does not like'} a varied group of items{of}"
     name = _and(main) + (f", partly {_and(rest)}" if rest else "")
     verb = "Often likes" if liked else "Often dislikes"
     statement = f"{verb} what is {'mostly' if rest else 'largely'} {_and(main)}"
@@ -41,10 +38,11 @@ def _english(shown: Sequence[Telling], *, liked: bool) -> tuple[str, str]:
 
 def _chinese(shown: Sequence[Telling], *, liked: bool) -> tuple[str, str]:
     main, rest = _split(shown)
-    if not main:
-        return ("多样的喜好", "喜欢的内容较为多样") if liked else ("多样的不喜好", "不喜欢的内容较为多样")
-    verb = "经常喜欢" if liked else "经常不喜欢"
     partly = f"，部分属于{'、'.join(rest)}" if rest else ""
+    if not main:
+        mixed = ("多样的喜好", "喜欢的内容较为多样") if liked else ("多样的不喜好", "不喜欢的内容较为多样")
+        return mixed[0] + partly, mixed[1] + partly
+    verb = "经常喜欢" if liked else "经常不喜欢"
     return "、".join([*main, *rest]), f"{verb}{'、'.join(main)}类的内容{partly}"
 
 
@@ -55,7 +53,7 @@ def _and(parts: Sequence[str]) -> str:
 def word_goal(telling: Sequence[Telling], stage: str, language: Language) -> tuple[str, str]:
     """Word an intent's name and goal."""
     main, rest = _split(informative(telling))
-    what = _and([*main, *rest]) if main else ""
+    what = _and([*main, *rest]) if main or rest else ""
     if language == "zh":
         return (what or "近期的需求", f"似乎正在寻找{what or '一些'}内容。")
     doing = {"comparing": "comparing", "deciding": "about to decide on", "returning": "returning to"}.get(

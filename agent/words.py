@@ -4,9 +4,10 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from agent.catalogue import Attribute, Telling, attributes_of, readable_title, year_of
 from agent.contract import Language, Wording
@@ -16,6 +17,7 @@ from store.records import Item
 
 MAX_TITLE = 80
 MAIN_SHARE = 0.6
+HALF = 0.5
 
 
 class _Answer(BaseModel):
@@ -28,6 +30,19 @@ class ThemeWords(_Answer):
     name: str = Field(min_length=2, max_length=80)
     statement: str = Field(min_length=8, max_length=220)
     examples: Annotated[list[int], Field(min_length=1, max_length=3)]
+
+
+class ThemesWords(_Answer):
+    """Themes in words, in the order of their groups in the prompt."""
+
+    groups: list[ThemeWords]
+
+
+@cache
+def themes_words(count: int) -> type[ThemesWords]:
+    """Return the schema of an answer for `count` groups: it has as many entries, neither more nor less."""
+    groups: Any = Annotated[list[ThemeWords], Field(min_length=count, max_length=count)]
+    return create_model("ThemesWords", __base__=ThemesWords, groups=(groups, ...))
 
 
 class IntentWords(_Answer):
@@ -131,15 +146,21 @@ def called(attribute: Attribute) -> str:
     return attribute.value.lower() if attribute.field == "category" else attribute.value
 
 
+def is_main(telling: Telling, place: int) -> bool:
+    """Tell whether a trait describes the whole of a theme, given its place among the most telling."""
+    return telling.share >= (MAIN_SHARE if place else HALF)
+
+
 def traits(telling: Sequence[Telling]) -> str:
     """Describe traits for a prompt.
 
     Returns:
-        "mainly crime, drama; partly 1990s": main are those of at least 60 % of the events, and the first.
+        "mainly crime, drama; partly 1990s": main are those of at least 60 % of the events, and the most telling one
+        if half of the events have it.
     """
     shown = informative(telling)
-    main = [called(t.attribute) for i, t in enumerate(shown) if i == 0 or t.share >= MAIN_SHARE]
-    part = [called(t.attribute) for i, t in enumerate(shown) if i > 0 and t.share < MAIN_SHARE]
+    main = [called(t.attribute) for i, t in enumerate(shown) if is_main(t, i)]
+    part = [called(t.attribute) for i, t in enumerate(shown) if not is_main(t, i)]
     pieces = [f"mainly {', '.join(main)}" if main else "", f"partly {', '.join(part)}" if part else ""]
     return "; ".join(piece for piece in pieces if piece) or "mixed"
 
@@ -153,10 +174,8 @@ def example_line(number: int, item: Item, telling: Sequence[Telling]) -> str:
     return f'[{number}] "{quoted}"{f" ({year})" if year else ""} {", ".join(called(a) for a in has[:6])}'.rstrip()
 
 
-def theme_lines(theme: Theme, items: Sequence[Item], telling: Sequence[Telling]) -> dict[str, str]:
-    """Return the prompt's variables that describe a theme."""
-    return {
-        "polarity": "likes" if theme.polarity == "positive" else "dislikes",
-        "items": "\n".join(example_line(n, item, telling) for n, item in enumerate(items, 1)),
-        "traits": traits(telling),
-    }
+def theme_lines(theme: Theme, items: Sequence[Item], telling: Sequence[Telling]) -> str:
+    """Describe a theme for a prompt: sign, numbered examples, traits."""
+    examples = "\n".join(example_line(n, item, telling) for n, item in enumerate(items, 1))
+    verb = "likes" if theme.polarity == "positive" else "dislikes"
+    return f"The person {verb}:\n{examples}\nTraits: {traits(telling)}"

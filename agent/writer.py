@@ -5,12 +5,13 @@ A server that cannot be reached ends the profile instead (`ChatError`), so that 
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from agent.catalogue import Telling
 from agent.chat import Call, ChatModel, Message
@@ -22,40 +23,61 @@ from agent.verify.text import lemmas
 from agent.words import (
     IntentWords,
     SummaryWords,
+    ThemesWords,
     ThemeWords,
     Worded,
     cite,
     named_after,
+    themes_words,
     without_listing,
 )
 from prompts.loader import Prompt, load
 
-MAX_REPAIRS = 2
 MIN_TITLE = 5
 LONG_TITLE = 4
 MAX_TOKENS = 160
 MAX_SUMMARY_TOKENS = 260
 LANGUAGE_NAMES: dict[Language, str] = {"en": "English", "zh": "Chinese (简体中文)"}
+_MENDABLE = frozenset({"malformed", "cut_off"})
 PROMPTS: dict[str, int] = {"theme": 1, "intent": 1, "summary": 1, "repair": 1}
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Checked = TypeVar("Checked")
+Result = TypeVar("Result")
+
+
+class WriterSettings(BaseModel):
+    """How a model is asked.
+
+    Attributes:
+        max_repairs: How often a refused wording is asked for again; small models hardly ever mend theirs.
+        themes_per_call: Themes put into words by one call: 1 suits small models, 12 large ones.
+        max_claims: Claims of a profile that the model puts into words, the strongest; the others keep the template's
+            words. So the cost of a profile has a bound, however long the log.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    max_repairs: int = Field(default=1, ge=0, le=2)
+    themes_per_call: int = Field(default=1, ge=1, le=12)
+    max_claims: int = Field(default=7, ge=1)
 
 
 class ClaimTask(NamedTuple):
     """A claim to be worded.
 
     Attributes:
-        variables: Of its prompt, but for the language.
+        described: The claim's examples and traits as the prompt lists them.
         telling: Traits that set it apart.
+        strength: Of the claim, signed.
         grounds: What the words may say.
         fallback: The template's words.
         titles: Of the numbered examples, as they are shown.
         intent: Whether it is an intent (prompt `intent`) rather than a theme.
     """
 
-    variables: dict[str, str]
+    described: str
     telling: tuple[Telling, ...]
+    strength: float
     grounds: Grounds
     fallback: Worded
     titles: tuple[str, ...]
@@ -90,6 +112,14 @@ class SummaryTask(NamedTuple):
     order: tuple[int, ...]
     grounds: Grounds
     fallback: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+class Refused(NamedTuple):
+    """An answer that cannot be used: its JSON (empty if there is none to show), why, and the tries that it took."""
+
+    answer: str
+    violations: tuple[Violation, ...]
+    tries: int = 1
 
 
 class SummaryLine(NamedTuple):
@@ -132,12 +162,16 @@ def _echoes(name: str, sentence: str, task: ClaimTask) -> list[Violation]:
     return found
 
 
+def _listed(violations: Sequence[Violation]) -> str:
+    return "; ".join(f"{v.kind}: {v.detail}" for v in violations)
+
+
 def _spaced(text: str) -> str:
     """Return the words alone, each between blanks, so that one text is found in another by whole words."""
     return " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
 
 
-async def _together(calls: Sequence[Coroutine[None, None, Worded]]) -> list[Worded]:
+async def _together(calls: Sequence[Coroutine[None, None, Result]]) -> list[Result]:
     """Await all; when the model is out of reach for one, the others are stopped before the error goes on."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
@@ -156,14 +190,18 @@ class LlmWriter:
         chat: The model.
         repetition: Tells whether two texts say the same.
         language: The language to write in.
-        max_repairs: How often a refused answer is asked for again.
+        settings: How the model is asked.
     """
 
     def __init__(
-        self, chat: ChatModel, repetition: Repetition, language: Language, max_repairs: int = MAX_REPAIRS
+        self,
+        chat: ChatModel,
+        repetition: Repetition,
+        language: Language,
+        settings: WriterSettings = WriterSettings(),  # noqa: B008 - frozen
     ) -> None:
         self._chat, self._repetition, self._language = chat, repetition, language
-        self._max_repairs = max_repairs
+        self.settings = settings
         self._prompts = {name: load(name, version) for name, version in PROMPTS.items()}
 
     @property
@@ -181,7 +219,12 @@ class LlmWriter:
         Claims that repeat one before them (of the same kind) are then asked for again, all at once, too: one request
         at a time leaves an engine idle. What still repeats gets the template's words.
         """
-        first = await _together([self._first(task, account) for task in tasks])
+        first = [task.fallback for task in tasks]
+        batches = self._batches(tasks)
+        answers = await _together([self._batch([tasks[n] for n in batch], account) for batch in batches])
+        for batch, worded in zip(batches, answers, strict=True):
+            for n, words in zip(batch, worded, strict=True):
+                first[n] = words
         kept: dict[int, Worded] = {}
         repeats: dict[int, str] = {}
         for n, words in enumerate(first):
@@ -195,15 +238,52 @@ class LlmWriter:
             kept[n] = replace(tasks[n].fallback, tries=words.tries) if still else words
         return self._distinct(tasks, [kept[n] for n in range(len(tasks))])
 
-    async def _first(self, task: ClaimTask, account: Account) -> Worded:
-        return await self._claim(task, (), account) if task.says_something else task.fallback
+    def _batches(self, tasks: Sequence[ClaimTask]) -> list[list[int]]:
+        """Return the places of the claims that the model words, by call."""
+        worth = sorted((n for n, t in enumerate(tasks) if t.says_something), key=lambda n: -abs(tasks[n].strength))
+        asked = sorted(worth[: self.settings.max_claims])
+        themes, size = [n for n in asked if not tasks[n].intent], self.settings.themes_per_call
+        batches = [themes[start : start + size] for start in range(0, len(themes), size)]
+        return batches + [[n] for n in asked if tasks[n].intent]
+
+    async def _batch(self, tasks: Sequence[ClaimTask], account: Account) -> list[Worded]:
+        """Word claims by one call; those refused are asked for again, each by itself."""
+        if len(tasks) == 1:
+            return [await self._claim(tasks[0], (), account)]
+        prompt = self._prompts["theme"]
+        messages = prompt.render(self._variables(tasks))
+        try:
+            answer, usage = await self._chat.ask(messages, themes_words(len(tasks)), MAX_TOKENS * len(tasks))
+        except ChatError as error:
+            account.add("theme", prompt, error.usage, error.outcome, str(error))
+            if error.outcome not in _MENDABLE:
+                raise
+            return await _together([self._claim(task, (), account, Refused("", ())) for task in tasks])
+        judged = [self._judge(t, words, ()) for t, words in zip(tasks, answer.groups, strict=True)]
+        wrong = [v for _, verdict in judged for v in verdict.violations]
+        account.add("theme", prompt, usage, *(("violations", _listed(wrong)) if wrong else ("ok", None)))
+
+        async def mended(n: int) -> Worded:
+            worded, verdict = judged[n]
+            if verdict.passes:
+                return replace(worded, tries=1)
+            refused = ThemesWords(groups=[answer.groups[n]]).model_dump_json()
+            return await self._claim(tasks[n], (), account, Refused(refused, verdict.violations))
+
+        return await _together([mended(n) for n in range(len(tasks))])
+
+    def _variables(self, tasks: Sequence[ClaimTask]) -> dict[str, str]:
+        described = "\n\n".join(task.described for task in tasks)
+        return {"events" if tasks[0].intent else "groups": described, "language": LANGUAGE_NAMES[self._language]}
 
     async def _again(
         self, tasks: Sequence[ClaimTask], n: int, words: Worded, other: str, kept: dict[int, Worded], account: Account
     ) -> Worded:
         reason = f'this was said already: "{other}"; say what sets these items apart'
         said = [w.statement for m, w in kept.items() if tasks[m].kind == tasks[n].kind]
-        return await self._claim(tasks[n], said, account, (words, Violation("repeats", reason)))
+        entry = {"name": words.name, "goal" if tasks[n].intent else "statement": words.statement}
+        answer = json.dumps(entry if tasks[n].intent else {"groups": [entry]}, ensure_ascii=False)
+        return await self._claim(tasks[n], said, account, Refused(answer, (Violation("repeats", reason),), words.tries))
 
     def _repeated(self, tasks: Sequence[ClaimTask], n: int, words: Worded, kept: dict[int, Worded]) -> str | None:
         """Return what a claim repeats among those kept of its kind: a name, or a statement."""
@@ -226,41 +306,43 @@ class LlmWriter:
             done.append(replace(claim, name=name))
         return done
 
-    async def _claim(
-        self,
-        task: ClaimTask,
-        said: Sequence[str],
-        account: Account,
-        refused: tuple[Worded, Violation] | None = None,
-    ) -> Worded:
+    def _judge(self, task: ClaimTask, answer: ThemeWords | IntentWords, said: Sequence[str]) -> tuple[Worded, Verdict]:
+        """Make a claim's words of an answer, and verify them."""
         grounds = replace(task.grounds, others=tuple(said))
-        repetition = self._repetition if said else None
-        schema: type[ThemeWords | IntentWords] = IntentWords if task.intent else ThemeWords
+        written = answer.goal if isinstance(answer, IntentWords) else answer.statement
+        sentence = without_listing(written, task.titles)
+        # The sentence must rest on the traits by itself; the examples are added by code.
+        verdict = verify_claim(answer.name, sentence, grounds, self._repetition if said else None)
+        cited = cite(sentence, answer.examples, self._language)
+        known = verify(cited, replace(grounds, others=()))
+        wrong = [v for v in known.violations if v.kind == "citation"]
+        wrong += _echoes(answer.name, sentence, task)
+        name = answer.name.strip().rstrip(".")
+        words = Worded(name[:1].upper() + name[1:], cited, "llm", verdict.interpretive, verdict.words)
+        return words, verdict._replace(violations=(*verdict.violations, *wrong))
 
-        def check(answer: ThemeWords | IntentWords) -> tuple[Worded, Verdict]:
-            written = answer.goal if isinstance(answer, IntentWords) else answer.statement
-            sentence = without_listing(written, task.titles)
-            # The sentence must rest on the traits by itself; the examples are added by code.
-            verdict = verify_claim(answer.name, sentence, grounds, repetition)
-            cited = cite(sentence, answer.examples, self._language)
-            known = verify(cited, replace(grounds, others=()))
-            wrong = [v for v in known.violations if v.kind == "citation"]
-            wrong += _echoes(answer.name, sentence, task)
-            name = answer.name.strip().rstrip(".")
-            words = Worded(name[:1].upper() + name[1:], cited, "llm", verdict.interpretive, verdict.words)
-            return words, verdict._replace(violations=(*verdict.violations, *wrong))
+    async def _claim(
+        self, task: ClaimTask, said: Sequence[str], account: Account, refused: Refused | None = None
+    ) -> Worded:
+        """Word one claim, from the start or after a refused answer; the template's words if the model's do not hold.
+
+        Args:
+            task: The claim.
+            said: Statements that it must not repeat.
+            account: Where the calls are kept.
+            refused: An answer that cannot be used.
+        """
+
+        def one(answer: IntentWords | ThemesWords) -> tuple[Worded, Verdict]:
+            return self._judge(task, answer if isinstance(answer, IntentWords) else answer.groups[0], said)
 
         role = "intent" if task.intent else "theme"
-        opening = None
-        if refused is not None:
-            words, violation = refused
-            opening = (f'{{"name": "{words.name}", "statement": "{words.statement}"}}', (violation,))
-        variables = task.variables | {"language": LANGUAGE_NAMES[self._language]}
-        written = await self._ask(role, variables, schema, MAX_TOKENS, check, account, opening)
+        schema: type[IntentWords | ThemesWords] = IntentWords if task.intent else themes_words(1)
+        written = await self._ask(role, self._variables([task]), schema, MAX_TOKENS, one, account, refused)
         if written is None:
-            return replace(task.fallback, tries=self._max_repairs + 1)
+            return replace(task.fallback, tries=self.settings.max_repairs + 1)
         words, tries = written
-        return replace(words, tries=tries if refused is None else refused[0].tries + tries - 1)
+        return replace(words, tries=tries)
 
     async def summary(self, task: SummaryTask, account: Account) -> list[SummaryLine]:
         """Write the summary; where the model's sentences do not hold, the template's stand."""
@@ -283,7 +365,7 @@ class LlmWriter:
         variables = {**task.variables, "language": LANGUAGE_NAMES[self._language]}
         written = await self._ask("summary", variables, SummaryWords, MAX_SUMMARY_TOKENS, check, account)
         if written is None:
-            tries = self._max_repairs + 1
+            tries = self.settings.max_repairs + 1
             return [SummaryLine(text, claims, by_model=False, tries=tries) for text, claims in task.fallback]
         lines, tries = written
         return [line._replace(tries=tries, claims=tuple(task.order[n] for n in line.claims)) for line in lines]
@@ -324,7 +406,7 @@ class LlmWriter:
         max_tokens: int,
         check: Callable[[Schema], tuple[Checked, Verdict]],
         account: Account,
-        opening: tuple[str, tuple[Violation, ...]] | None = None,
+        refused: Refused | None = None,
     ) -> tuple[Checked, int] | None:
         """Ask, verify and repair; returns what passed and the number of calls, or None.
 
@@ -335,20 +417,21 @@ class LlmWriter:
             max_tokens: Of the answer.
             check: Makes the result of an answer and judges it.
             account: Where the calls are kept.
-            opening: An answer that has been refused already, and why; it counts as a try.
+            refused: An answer that cannot be used; one more is asked for at most `max_repairs` times.
 
         Raises:
             ChatError: The server is out of reach or refuses.
         """
         prompt = self._prompts[role]
         base: list[Message] = prompt.render(variables)
-        messages = base if opening is None else base + self._repair(*opening)
-        for attempt in range(1 if opening is None else 2, self._max_repairs + 2):
+        messages = base + self._repair(*refused[:2]) if refused and refused.answer else base
+        before = refused.tries if refused else 0
+        for more in range(1, self.settings.max_repairs + (1 if refused else 2)):
             try:
                 answer, usage = await self._chat.ask(messages, schema, max_tokens)
             except ChatError as error:
                 account.add(role, prompt, error.usage, error.outcome, str(error))
-                if error.outcome not in {"malformed", "cut_off"}:
+                if error.outcome not in _MENDABLE:
                     raise
                 kind = Violation("cut_off" if error.outcome == "cut_off" else "malformed", f"{error}; answer in short")
                 messages = base + self._repair(error.raw[:600] or "{}", (kind,))
@@ -356,12 +439,11 @@ class LlmWriter:
             result, verdict = check(answer)
             if verdict.passes:
                 account.add(role, prompt, usage, "ok")
-                return result, attempt
-            detail = "; ".join(f"{v.kind}: {v.detail}" for v in verdict.violations)
-            account.add(role, prompt, usage, "violations", detail)
+                return result, before + more
+            account.add(role, prompt, usage, "violations", _listed(verdict.violations))
             messages = base + self._repair(answer.model_dump_json(), verdict.violations)
         return None
 
     def _repair(self, answer: str, violations: Sequence[Violation]) -> list[Message]:
-        listed = "\n".join(f"- {v.detail}" for v in violations[:4])
-        return [("assistant", answer), *self._prompts["repair"].render({"violations": listed})]
+        details = "\n".join(f"- {v.detail}" for v in violations[:4])
+        return [("assistant", answer), *self._prompts["repair"].render({"violations": details})]

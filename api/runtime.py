@@ -91,5 +91,5 @@ def profiler(settings: Settings, opened: Database, *, with_llm: bool, force: boo
         yield made
         return
     with language_model(settings) as (chat, info):
-        made.llm = (LlmWriter(chat, Repetition(embeds.embed), settings.language, settings.llm.max_repairs), info)
+        made.llm = (LlmWriter(chat, Repetition(embeds.embed), settings.language, settings.llm.writer), info)
         yield made

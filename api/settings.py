@@ -17,14 +17,15 @@ from pydantic_settings import SettingsError as UnreadableError
 from agent.contract import Language
 from agent.errors import AgentError
 from agent.evidence import DEFAULT_TYPES, EventType, EvidenceSettings
+from agent.writer import WriterSettings
 
 
 class SettingsError(AgentError):
     """A setting is wrong."""
 
 
-class LlmSettings(BaseModel):
-    """The language model that writes.
+class LlmSettings(WriterSettings):
+    """The language model that writes, and how it is asked.
 
     Attributes:
         base_url: Of an OpenAI-compatible server, up to `/v1`; none: vLLM is started on demand.
@@ -32,17 +33,19 @@ class LlmSettings(BaseModel):
         timeout_s: For one call.
         concurrency: Calls under way at once.
         users_at_once: Users whose profiles are being written at once.
-        max_repairs: How often a refused wording is asked for again; small models hardly ever mend theirs.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     base_url: str | None = None
     model: str = "qwen2.5-coder-1.5b"
     api_key: SecretStr = SecretStr("none")
     timeout_s: float = Field(default=120.0, gt=0)
     concurrency: int = Field(default=16, ge=1)
     users_at_once: int = Field(default=8, ge=1)
-    max_repairs: int = Field(default=1, ge=0, le=2)
+
+    @property
+    def writer(self) -> WriterSettings:
+        """What the writer needs of these."""
+        return WriterSettings(**self.model_dump(include=set(WriterSettings.model_fields)))
 
 
 class EmbedderSettings(BaseModel):

@@ -11,7 +11,7 @@ def truth(schema: str, task: str, *, chinese: bool) -> Answer:
     """Answer the prompt whose schema has this title.
 
     Args:
-        schema: `ThemeWords`, `IntentWords` or `SummaryWords`.
+        schema: `ThemesWords`, `IntentWords` or `SummaryWords`.
         task: The user's message that states the task.
         chinese: Whether the prompt asks for Chinese.
     """
@@ -67,6 +67,10 @@ def _theme(task: str, chinese: bool) -> Answer:  # noqa: FBT001
     return {**_claim(task, said), "statement": f"{'Enjoys' if liked else 'Does not care for'} {said}."}
 
 
+def _themes(task: str, chinese: bool) -> Answer:  # noqa: FBT001
+    return {"groups": [_theme(group, chinese) for group in task.split("\n\n")]}
+
+
 def _intent(task: str, chinese: bool) -> Answer:  # noqa: FBT001
     said = _called(task, chinese=chinese)
     goal = f"似乎正在寻找{said}类的内容。" if chinese else f"Seems to be looking for {said}."
@@ -94,7 +98,7 @@ def _inside(name: str) -> str:
 
 
 _ANSWERS: dict[str, Callable[[str, bool], Answer]] = {
-    "ThemeWords": _theme,
+    "ThemesWords": _themes,
     "IntentWords": _intent,
     "SummaryWords": _summary,
 }

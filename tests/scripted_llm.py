@@ -29,7 +29,7 @@ class Request:
 
     Attributes:
         messages: As sent, each with `role` and `content`.
-        schema: Title of the JSON schema asked for, such as `ThemeWords`; empty if none was.
+        schema: Title of the JSON schema asked for, such as `ThemesWords`; empty if none was.
         body: All of the request.
         at: Seconds of the monotonic clock when it came.
     """
@@ -135,14 +135,16 @@ _PLACES = {"sentence": ("statement", "goal", "likes"), "numbers": ("examples", "
 def saying(**changes: Callable[[Request], Any] | str | list[int]) -> Script:
     """Answer truthfully but for some fields: new values, or functions of the request.
 
-    `sentence` stands for the field that holds the (first) sentence, `numbers` for that of its citations.
+    `sentence` stands for the field that holds the (first) sentence, `numbers` for that of its citations. Of themes,
+    each is changed.
     """
 
     def script(request: Request, n: int) -> Reply:
         found = answer(request)
-        for name, change in changes.items():
-            key = next((key for key in _PLACES.get(name, ()) if key in found), name)
-            found[key] = change(request) if callable(change) else change
+        for part in found.get("groups", [found]):
+            for name, change in changes.items():
+                key = next((key for key in _PLACES.get(name, ()) if key in part), name)
+                part[key] = change(request) if callable(change) else change
         return completion(request, json.dumps(found, ensure_ascii=False))
 
     return script

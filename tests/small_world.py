@@ -18,7 +18,7 @@ from agent.evidence import EvidenceSettings
 from agent.loading import prepare_catalogue
 from agent.profiling import ModelInfo, Profiler, Report
 from agent.verify import Repetition
-from agent.writer import LlmWriter
+from agent.writer import LlmWriter, WriterSettings
 from store.database import Database
 from store.tables import EventRow, ItemRow, UserRow
 from tests.scripted_llm import MODEL
@@ -137,14 +137,19 @@ def fill(database: Database, users: Sequence[str] = EVERYONE) -> None:
             session.add_all(shopping() if user_id == SHOPPER else ratings(user_id))
 
 
-def profiler(database: Database, url: str | None = None, **settings: Any) -> Profiler:
+def profiler(
+    database: Database, url: str | None = None, asked: WriterSettings | None = None, **settings: Any
+) -> Profiler:
     """A profiler over the store as it is now: with the template, or with the model that is served at `url`."""
     embedder = FakeEmbedder()
     given: dict[str, Any] = {"evidence": EvidenceSettings(), "language": "en", "clock": lambda: NOW} | settings
     made = Profiler(database=database, embedder=embedder, catalogue=prepare_catalogue(database, embedder), **given)
     if url is not None:
         chat = OpenAIChat(url, MODEL, timeout_s=0.4, pause_s=0.01)
-        made.llm = (LlmWriter(chat, Repetition(embedder.embed), made.language), ModelInfo(MODEL))
+        made.llm = (
+            LlmWriter(chat, Repetition(embedder.embed), made.language, asked or WriterSettings()),
+            ModelInfo(MODEL),
+        )
     return made
 
 

@@ -20,7 +20,7 @@ from agent.chat import OpenAIChat
 from agent.models import resolve
 from agent.profiling import ModelInfo, Profiler, Report
 from agent.verify import Repetition
-from agent.writer import LlmWriter
+from agent.writer import LlmWriter, WriterSettings
 from api.runtime import profiler
 from api.settings import Settings
 from store import logs
@@ -59,7 +59,9 @@ def measure(settings: Settings, sizes: Sequence[int] = SIZES, users: int = USERS
         ):
             for size in sizes:
                 server.reset(server.script)
-                report = write_profiles(writes, server.url, sorted({row["user_id"] for row in rows[size]}))
+                report = write_profiles(
+                    writes, server.url, sorted({row["user_id"] for row in rows[size]}), settings.llm.writer
+                )
                 pasted = count_log(rows[size], items, counter(tokenizer))
                 table.append(line(size, report, len(server.requests), pasted / users))
     return {
@@ -96,10 +98,10 @@ def line(size: int, report: Report, calls: int, pasted: float) -> dict[str, floa
     }
 
 
-def write_profiles(writes: Profiler, url: str, ids: Sequence[str]) -> Report:
+def write_profiles(writes: Profiler, url: str, ids: Sequence[str], asked: WriterSettings) -> Report:
     """Write profiles with the scripted model."""
     chat = OpenAIChat(url, MODEL)
-    writes.llm = (LlmWriter(chat, Repetition(writes.embedder.embed), writes.language), ModelInfo(MODEL))
+    writes.llm = (LlmWriter(chat, Repetition(writes.embedder.embed), writes.language, asked), ModelInfo(MODEL))
     return asyncio.run(writes.write(ids))
 
 

@@ -171,7 +171,7 @@ def write_profiles(settings: Settings, made: Scratch, model: Resolved, users: Se
         with engine(settings, made, model) as chat:
             recorder = Recorder(chat)
             judge = Repetition(writes.embedder.embed)
-            writes.llm = (LlmWriter(recorder, judge, settings.language), ModelInfo(model.name))
+            writes.llm = (LlmWriter(recorder, judge, settings.language, settings.llm.writer), ModelInfo(model.name))
             report = asyncio.run(_write(writes, chat, users))
     if report.stopped_by or any(asked.outcome in _BROKEN for asked in recorder.asked):
         raise RuntimeError(f"the engine did not answer: {report.stopped_by}")

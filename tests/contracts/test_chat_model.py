@@ -11,15 +11,15 @@ import pytest
 
 from agent.chat import OpenAIChat
 from agent.errors import ChatError, Usage
-from agent.words import IntentWords, SummaryWords, ThemeWords
+from agent.words import IntentWords, SummaryWords, ThemesWords, ThemeWords
 from prompts.loader import load
 from tests import scripted_llm as llm
 from tests.scripted_llm import Reply, Request, Script, ScriptedLLM
 
 ITEMS = '[1] "Quiet Harbour" (1958) drama, war\n[2] "The Last Convoy" (1953) war, drama'
 TRAITS = "mainly drama, war; partly 1950s"
-THEME = load("theme", 1).render({"language": "English", "polarity": "likes", "items": ITEMS, "traits": TRAITS})
-INTENT = load("intent", 1).render({"language": "English", "events": ITEMS, "traits": TRAITS})
+THEME = load("theme", 1).render({"language": "English", "groups": f"The person likes:\n{ITEMS}\nTraits: {TRAITS}"})
+INTENT = load("intent", 1).render({"language": "English", "events": f"{ITEMS}\nTraits: {TRAITS}"})
 SUMMARY = load("summary", 1).render(
     {"language": "English", "likes": '[1] "War dramas" (strongest)', "dislikes": '[2] "Horror"'}
 )
@@ -47,7 +47,7 @@ def chat(url: str, **options: Any) -> OpenAIChat:
 async def failure(url: str, **options: Any) -> ChatError:
     """The error that the theme prompt ends in."""
     with pytest.raises(ChatError) as caught:
-        await chat(url, **options).ask(THEME, ThemeWords, 100)
+        await chat(url, **options).ask(THEME, ThemesWords, 100)
     return caught.value
 
 
@@ -66,10 +66,10 @@ def body(raw: bytes) -> Script:
 
 
 async def test_a_theme_comes_back_parsed_with_its_cost(scripted: ScriptedLLM) -> None:
-    answer, usage = await chat(scripted.url).ask(THEME, ThemeWords, 100)
-    assert answer == ThemeWords(
-        name="Drama and war, partly 1950s", statement="Enjoys drama and war, partly 1950s.", examples=[1, 2]
-    )
+    answer, usage = await chat(scripted.url).ask(THEME, ThemesWords, 100)
+    said = "Enjoys drama and war, partly 1950s."
+    theme = ThemeWords(name="Drama and war, partly 1950s", statement=said, examples=[1, 2])
+    assert answer == ThemesWords(groups=[theme])
     words = sum(len(text.split()) for _, text in THEME)
     assert usage[:2] == (words, len(json.dumps(answer.model_dump()).split()))
     assert 0 < usage.seconds < 5
@@ -89,9 +89,9 @@ async def test_intent_and_summary(scripted: ScriptedLLM) -> None:
 
 
 async def test_what_is_sent(scripted: ScriptedLLM) -> None:
-    await chat(scripted.url).ask([*THEME, *REPAIR], ThemeWords, 77)
+    await chat(scripted.url).ask([*THEME, *REPAIR], ThemesWords, 77)
     (request,) = scripted.requests
-    assert request.schema == "ThemeWords"
+    assert request.schema == "ThemesWords"
     assert [(m["role"], m["content"]) for m in request.messages] == [*THEME, *REPAIR]
     sent = request.body
     assert (sent["model"], sent["temperature"]) == (llm.MODEL, 0.0)
@@ -103,10 +103,10 @@ async def test_what_is_sent(scripted: ScriptedLLM) -> None:
 @pytest.mark.parametrize(
     ("script", "outcome", "raw"),
     [
-        (llm.malformed, "malformed", '{"name": "Drama and war'),
+        (llm.malformed, "malformed", '{"groups": [{"name": "Drama and war'),
         (llm.extra_field, "malformed", '"confidence": "very sure"'),
         (llm.saying(examples=[1, 2, 1, 2]), "malformed", "[1, 2, 1, 2]"),
-        (llm.cut_off, "cut_off", '{"name": "Drama and war'),
+        (llm.cut_off, "cut_off", '{"groups": [{"name": "Drama an'),
     ],
     ids=["malformed", "extra field", "too long a list", "cut off"],
 )
@@ -159,7 +159,7 @@ async def test_what_is_no_completion_is_malformed(scripted: ScriptedLLM, script:
 
 async def test_a_server_that_does_not_count_tokens(scripted: ScriptedLLM) -> None:
     scripted.reset(spoiled(usage=None))
-    _, usage = await chat(scripted.url).ask(THEME, ThemeWords, 100)
+    _, usage = await chat(scripted.url).ask(THEME, ThemesWords, 100)
     assert usage[:2] == (0, 0)
 
 
@@ -195,8 +195,8 @@ async def test_nobody_listens() -> None:
 @pytest.mark.parametrize("first", [llm.down, llm.status(503), llm.slow(1.0)], ids=["down", "503", "slow"])
 async def test_a_server_that_comes_back_is_heard(scripted: ScriptedLLM, first: Script) -> None:
     scripted.reset(llm.then(first, llm.honest, after=2))
-    answer, _ = await chat(scripted.url, timeout_s=0.2).ask(THEME, ThemeWords, 100)
-    assert answer.examples == [1, 2]
+    answer, _ = await chat(scripted.url, timeout_s=0.2).ask(THEME, ThemesWords, 100)
+    assert answer.groups[0].examples == [1, 2]
     assert len(scripted.requests) == 3
 
 
@@ -208,9 +208,9 @@ async def test_waits_double(scripted: ScriptedLLM) -> None:
     assert third - second >= 0.2
 
 
-async def many(url: str, n: int, **options: Any) -> list[tuple[ThemeWords, Usage] | BaseException]:
+async def many(url: str, n: int, **options: Any) -> list[tuple[ThemesWords, Usage] | BaseException]:
     model = chat(url, **options)
-    return await asyncio.gather(*(model.ask(THEME, ThemeWords, 100) for _ in range(n)), return_exceptions=True)
+    return await asyncio.gather(*(model.ask(THEME, ThemesWords, 100) for _ in range(n)), return_exceptions=True)
 
 
 async def test_calls_at_once_are_bounded(scripted: ScriptedLLM) -> None:
@@ -233,9 +233,9 @@ async def test_a_call_that_waits_to_try_again_holds_no_slot(scripted: ScriptedLL
     scripted.reset(llm.when(lambda text: "Convoy" in text, llm.status(503), llm.honest))
     model = chat(scripted.url, concurrency=1, attempts=2, pause_s=3.0)
     other = [(role, text.replace("The Last Convoy", "Another")) for role, text in THEME]
-    failing = asyncio.create_task(model.ask(THEME, ThemeWords, 100))
+    failing = asyncio.create_task(model.ask(THEME, ThemesWords, 100))
     await asyncio.sleep(0)  # it takes the only slot
-    await asyncio.wait_for(model.ask(other, ThemeWords, 100), 2.0)
+    await asyncio.wait_for(model.ask(other, ThemesWords, 100), 2.0)
     assert not failing.done()
     failing.cancel()
     await asyncio.gather(failing, return_exceptions=True)
@@ -245,7 +245,7 @@ async def test_the_event_loop_stays_free(scripted: ScriptedLLM) -> None:
     scripted.reset(llm.slow(0.3))
     model = chat(scripted.url)
     await model.ask(INTENT, IntentWords, 100)  # the first call loads code
-    call = asyncio.create_task(model.ask(THEME, ThemeWords, 100))
+    call = asyncio.create_task(model.ask(THEME, ThemesWords, 100))
     ticks = 0
     while not call.done():
         await asyncio.sleep(0.01)
@@ -259,9 +259,9 @@ def test_one_client_serves_several_event_loops(scripted: ScriptedLLM) -> None:
     client = chat(scripted.url)
 
     async def ask_and_close() -> list[int]:
-        answer, _ = await client.ask(THEME, ThemeWords, 100)
+        answer, _ = await client.ask(THEME, ThemesWords, 100)
         await client.aclose()
-        return answer.examples
+        return answer.groups[0].examples
 
     assert asyncio.run(ask_and_close()) == [1, 2]
     assert asyncio.run(ask_and_close()) == [1, 2]

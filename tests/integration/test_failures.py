@@ -12,6 +12,7 @@ from sqlalchemy import text
 from agent import archive
 from agent.check import check_profiles
 from agent.contract import Profile
+from agent.writer import WriterSettings
 from store import profiles
 from store.database import Database
 from store.tables import ItemRow, UserRow
@@ -97,12 +98,13 @@ def test_the_old_profile_stays(database: Database, scripted: ScriptedLLM, name: 
     assert read(database, "ann").version == 2
 
 
-def test_a_refused_answer_is_asked_for_three_times(database: Database, scripted: ScriptedLLM) -> None:
+@pytest.mark.parametrize("repairs", [0, 1, 2])
+def test_a_refused_answer_is_asked_for_again(database: Database, scripted: ScriptedLLM, repairs: int) -> None:
     fill(database, ["ann"])
     scripted.reset(llm.malformed)
-    wrote(profiler(database, scripted.url), ["ann"])
-    assert len(scripted.requests) == 3 * 3  # three claims
-    assert count(database, "llm_calls") == 9
+    wrote(profiler(database, scripted.url, asked=WriterSettings(max_repairs=repairs)), ["ann"])
+    assert len(scripted.requests) == 3 * (1 + repairs)  # three claims
+    assert count(database, "llm_calls") == 3 * (1 + repairs)
     assert count(database, "profiles") == 0
 
 

@@ -59,9 +59,9 @@ def embedded(title: str) -> Script:
 
     def script(request: Request, n: int) -> llm.Reply:
         found = answer(request)
-        field = "goal" if "goal" in found else "statement"
-        if in_prompt(title) in request.task:
-            found[field] = f"{found[field].rstrip('.')} and {in_prompt(title).lower()}."[:220]
+        for part in found.get("groups", [found]) if in_prompt(title) in request.task else []:
+            field = next(name for name in ("statement", "goal", "likes") if name in part)
+            part[field] = f"{part[field].rstrip('.')} and {in_prompt(title).lower()}."[:220]
         return completion(request, json.dumps(found))
 
     return script

@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 
 import prompts
-from agent.words import IntentWords, SummaryWords, ThemeWords
+from agent.words import IntentWords, SummaryWords, ThemesWords
 from prompts.loader import Prompt, PromptError, load, parse
 
 HEAD = "---\nname: greet\nversion: 3\nvariables: [who]\noutput: Greeting\nchangelog: First.\n---\n"
@@ -90,7 +90,7 @@ def test_there_is_no_such_prompt() -> None:
 
 @pytest.mark.parametrize(
     ("name", "schema"),
-    [("theme", ThemeWords), ("intent", IntentWords), ("summary", SummaryWords), ("repair", None)],
+    [("theme", ThemesWords), ("intent", IntentWords), ("summary", SummaryWords), ("repair", None)],
 )
 def test_shipped_prompts(name: str, schema: type | None) -> None:
     prompt = load(name, 1)
@@ -102,7 +102,7 @@ def test_shipped_prompts(name: str, schema: type | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "schema"), [("theme", ThemeWords), ("intent", IntentWords), ("summary", SummaryWords)]
+    ("name", "schema"), [("theme", ThemesWords), ("intent", IntentWords), ("summary", SummaryWords)]
 )
 def test_worked_examples_follow_their_own_schema(name: str, schema: type) -> None:
     answers = [text for role, text in load(name, 1).messages if role == "assistant"]
@@ -115,7 +115,9 @@ def test_worked_examples_cite_items_that_are_there() -> None:
     messages = load("theme", 1).messages
     for (_, said), (role, answer) in pairwise(messages):
         if role == "assistant":
-            assert all(f"[{n}]" in said for n in ThemeWords.model_validate_json(answer).examples)
+            groups = ThemesWords.model_validate_json(answer).groups
+            for group, words in zip(said.split("\n\n"), groups, strict=True):
+                assert all(f"[{n}]" in group for n in words.examples)
 
 
 def test_loading_twice_reads_once() -> None:
