@@ -163,7 +163,11 @@ class OpenAIChat:
                 "unreachable", "the model's server cannot be reached", usage=Usage(0, 0, _since(started))
             ) from error
         except openai.APIStatusError as error:
-            outcome = "unreachable" if error.status_code in {429, 502, 503, 504} else "refused"
+            outcome = "refused"
+            if error.status_code in {429, 502, 503, 504}:
+                outcome = "unreachable"
+            elif error.status_code in {400, 413, 422}:
+                outcome = "rejected"
             message = f"the model's server answered {error.status_code}: {error.message[:300]}"
             raise ChatError(outcome, message, usage=Usage(0, 0, _since(started))) from error
         except (openai.OpenAIError, ValueError, LookupError, TypeError, AttributeError) as error:

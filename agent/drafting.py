@@ -94,12 +94,15 @@ class Drafter:
     ) -> DraftClaim:
         shown = [items.items[key] for key in theme.examples]
         titles = tuple(title_of(item) for item in shown)
+        fallback = word_theme(theme, telling, self.language)
+        if not informative(telling):  # then only the titles tell them apart
+            fallback = replace(fallback, name=named_after(fallback.name, titles, self.language))
         task = ClaimTask(
             described=theme_lines(theme, shown, telling),
             telling=tuple(telling),
             strength=theme.strength,
             grounds=self._grounds(theme, log, items),
-            fallback=word_theme(theme, telling, self.language),
+            fallback=fallback,
             titles=titles,
         )
         return DraftClaim(claim_id, kind, theme, titles, task)

@@ -26,7 +26,8 @@ class ChatError(AgentError):
     """A language model did not give a usable answer.
 
     Attributes:
-        outcome: `unreachable`, `timeout`, `refused`, `cut_off` or `malformed`.
+        outcome: `unreachable`, `timeout` or `refused` (the server takes no request of ours), `rejected` (not this
+            one), `cut_off` or `malformed`.
         raw: What the model said, as far as it said something.
         usage: What the call cost, as far as known.
     """

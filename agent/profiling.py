@@ -18,7 +18,7 @@ from agent.embedder import Embedder
 from agent.errors import ChatError, ProfileError
 from agent.evidence import EvidenceSettings
 from agent.loading import Catalogue, Loaded, index_claims, load_users
-from agent.template import sum_up
+from agent.template import say_trends, sum_up
 from agent.themes import UserLog
 from agent.verify import VERSION, Grounds, Vocabulary
 from agent.words import Worded
@@ -194,6 +194,7 @@ class Profiler:
             self._refuse_if_mostly_fallback(words, account)
             task = self._summary_task(draft, words)
             lines = await writer.summary(task, account) if task.order else []
+        lines += self._trends(draft, words)
         tokens_in, tokens_out, _ = cost(account.calls)
         model = self.llm[1] if self.llm else None
         provenance = Provenance(
@@ -224,8 +225,10 @@ class Profiler:
 
     @staticmethod
     def _order(draft: Draft) -> tuple[list[int], list[int]]:
-        liked = [n for n, c in enumerate(draft.claims) if c.kind == "interest"]
-        return liked, [n for n, c in enumerate(draft.claims) if c.kind == "dislike"]
+        """Return the places of the likes and of the dislikes that a summary can name."""
+        named = [n for n, c in enumerate(draft.claims) if c.task.says_something]
+        liked = [n for n in named if draft.claims[n].kind == "interest"]
+        return liked, [n for n in named if draft.claims[n].kind == "dislike"]
 
     def _template_summary(self, draft: Draft, words: Sequence[Worded]) -> list[tuple[str, list[int]]]:
         liked, disliked = self._order(draft)
@@ -233,16 +236,20 @@ class Profiler:
         sentences = sum_up([words[n].name for n in liked], [words[n].name for n in disliked], self.language)
         return [(text, [order[n] for n in claims]) for text, claims in sentences]
 
-    @staticmethod
-    def _note(draft: Draft, n: int, place: int) -> str:
-        trend = draft.claims[n].theme.trend
-        notes = (["strongest"] if place == 1 else []) + ([trend] if trend else [])
-        return f" ({', '.join(notes)})" if notes else ""
+    def _trends(self, draft: Draft, words: Sequence[Worded]) -> list[SummaryLine]:
+        """Say what has grown and what has faded; code does, since models make up times."""
+        liked, _ = self._order(draft)
+        more = [n for n in liked if draft.claims[n].theme.trend in {"rising", "new"}][:2]
+        less = [n for n in liked if draft.claims[n].theme.trend == "fading"][:2]
+        text = say_trends([words[n].name for n in more], [words[n].name for n in less], self.language)
+        return [SummaryLine(text, (*more, *less), by_model=False, tries=0)] if text else []
 
     def _summary_task(self, draft: Draft, words: Sequence[Worded]) -> SummaryTask:
         liked, disliked = self._order(draft)
         order = [*liked[:4], *disliked[:2]]
-        lines = [f'[{place}] "{words[n].name}"{self._note(draft, n, place)}' for place, n in enumerate(order, 1)]
+        lines = [f'[{place}] "{words[n].name}"' for place, n in enumerate(order, 1)]
+        if liked:
+            lines[0] += " (strongest)"
         likes, dislikes = lines[: len(liked[:4])], lines[len(liked[:4]) :]
         return SummaryTask(
             variables={"likes": "\n".join(likes) or "none", "dislikes": "\n".join(dislikes) or "none"},

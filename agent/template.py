@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from agent.catalogue import Telling
 from agent.contract import Language
 from agent.themes import Theme, informative
+from agent.verify.text import is_english
 from agent.words import Worded, called, cite, is_main
 
 _EXAMPLES = 3
@@ -28,8 +29,11 @@ def _split(shown: Sequence[Telling]) -> tuple[list[str], list[str]]:
 def _english(shown: Sequence[Telling], *, liked: bool) -> tuple[str, str]:
     main, rest = _split(shown)
     if not main:
-        mixed, of = f"A varied group of {'likes' if liked else 'dislikes'}", f", in part {_and(rest)}" if rest else ""
-        return mixed + of, f"{'Likes' if liked else 'Does not like'} a varied group of items{of}"
+        verb, of = "Likes" if liked else "Does not like", f", in part {_and(rest)}" if rest else ""
+        return (
+            f"A mix, partly {_and(rest)}" if rest else "A few items",
+            f"{verb} {'a mix' if rest else 'a few items'}{of}",
+        )
     name = _and(main) + (f", partly {_and(rest)}" if rest else "")
     verb = "Often likes" if liked else "Often dislikes"
     statement = f"{verb} what is {'mostly' if rest else 'largely'} {_and(main)}"
@@ -40,8 +44,7 @@ def _chinese(shown: Sequence[Telling], *, liked: bool) -> tuple[str, str]:
     main, rest = _split(shown)
     partly = f"，部分属于{'、'.join(rest)}" if rest else ""
     if not main:
-        mixed = ("多样的喜好", "喜欢的内容较为多样") if liked else ("多样的不喜好", "不喜欢的内容较为多样")
-        return mixed[0] + partly, mixed[1] + partly
+        return "、".join(rest) or "若干内容", f"{'喜欢' if liked else '不喜欢'}若干内容{partly}"
     verb = "经常喜欢" if liked else "经常不喜欢"
     return "、".join([*main, *rest]), f"{verb}{'、'.join(main)}类的内容{partly}"
 
@@ -81,6 +84,18 @@ def sum_up(likes: Sequence[str], dislikes: Sequence[str], language: Language) ->
     return sentences
 
 
+def say_trends(more: Sequence[str], less: Sequence[str], language: Language) -> str:
+    """Say which claims have grown lately and which have faded, by their names; nothing if there are none."""
+    chinese = language == "zh"
+    sentences = []
+    for names, english, zh in ((more, "Lately more", "近来增多"), (less, "Lately less", "近来减少")):
+        if names:
+            shown = [_inside(name) for name in names]
+            sentences.append(f"{zh}：{'；'.join(shown)}。" if chinese else f"{english}: {'; '.join(shown)}.")
+    return ("" if chinese else " ").join(sentences)
+
+
 def _inside(name: str) -> str:
     """Write a name as it stands inside a sentence; names that begin with a proper name or acronym stay."""
-    return name[0].lower() + name[1:] if name[:1].isupper() and name[1:2].islower() and " " in name else name
+    plain = name[:1].isupper() and name[1:2].islower() and (" " in name or is_english(name.lower()))
+    return name[0].lower() + name[1:] if plain else name

@@ -17,7 +17,7 @@ from agent.catalogue import Telling
 from agent.chat import Call, ChatModel, Message
 from agent.contract import Language
 from agent.errors import ChatError, Usage
-from agent.themes import is_informative
+from agent.themes import informative, is_informative
 from agent.verify import Grounds, Repetition, Verdict, Violation, attributes_named, verify, verify_claim
 from agent.verify.text import lemmas
 from agent.words import (
@@ -27,6 +27,7 @@ from agent.words import (
     ThemeWords,
     Worded,
     cite,
+    is_main,
     named_after,
     themes_words,
     without_listing,
@@ -87,6 +88,12 @@ class ClaimTask(NamedTuple):
     def kind(self) -> tuple[str, bool]:
         """Claims of one kind must not say the same: likes, dislikes, intents."""
         return self.grounds.polarity, self.intent
+
+    @property
+    def mixed(self) -> bool:
+        """Whether no trait describes the whole of it."""
+        shown = informative(self.telling)
+        return bool(shown) and not any(is_main(t, n) for n, t in enumerate(shown))
 
     @property
     def says_something(self) -> bool:
@@ -159,6 +166,25 @@ def _echoes(name: str, sentence: str, task: ClaimTask) -> list[Violation]:
     alone = [words for words in spaced if words.count(" ") > 2 and sum(words in other for other in spaced) == 1]  # noqa: PLR2004
     if any(t in _spaced(name) and lemmas(t) not in task.grounds.vocabulary.phrases for t in alone):
         found.append(Violation("name", "name what the items have in common, not one of them"))
+    return found
+
+
+_TIME = re.compile(
+    r"\b(?:lately|recent(?:ly)?|increasingly|no longer|used to|nowadays|these days|newly|(?:more|less) interested)\b"
+    r"|近来|最近|越来越|不再|曾经",
+    re.IGNORECASE,
+)
+_SOME = re.compile(r"\b(?:mix|mixed|some|part|partly|varied|variety)\b", re.IGNORECASE)
+_IT = re.compile(r"(?:^|[.!?]\s+)(?:It|They)\b")
+
+
+def _misspoken(text: str) -> list[Violation]:
+    """Find what a model says of times, which it is not told, and of the person as a thing."""
+    found = []
+    if match := _TIME.search(text):
+        found.append(Violation("trend", f'say nothing about time, as in "{match.group()}"'))
+    if _IT.search(text):
+        found.append(Violation("person", 'begin with a verb, not with "It"'))
     return found
 
 
@@ -316,7 +342,11 @@ class LlmWriter:
         cited = cite(sentence, answer.examples, self._language)
         known = verify(cited, replace(grounds, others=()))
         wrong = [v for v in known.violations if v.kind == "citation"]
-        wrong += _echoes(answer.name, sentence, task)
+        wrong += _echoes(answer.name, sentence, task) + _misspoken(sentence)
+        if task.mixed and self._language == "en" and not (_SOME.search(answer.name) and _SOME.search(sentence)):
+            wrong.append(
+                Violation("attribute", 'each trait holds for some items only: write "a mix with some" of each')
+            )
         name = answer.name.strip().rstrip(".")
         words = Worded(name[:1].upper() + name[1:], cited, "llm", verdict.interpretive, verdict.words)
         return words, verdict._replace(violations=(*verdict.violations, *wrong))
@@ -396,7 +426,7 @@ class LlmWriter:
             polarity="positive" if liked else "negative",
             other_texts=tuple(task.texts[n] for n in claims),
         )
-        return list(verify(text, grounds).violations)
+        return [*verify(text, grounds).violations, *_misspoken(text)]
 
     async def _ask(
         self,

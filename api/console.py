@@ -34,7 +34,7 @@ class Advance(Protocol):
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Advance]:
-    """Show a progress bar for a long step, on standard error."""
+    """Show a progress bar for a long step, on standard error; it goes when there was nothing to do."""
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
     )  # fmt: skip
@@ -45,6 +45,8 @@ def progress_bar(title: str) -> Iterator[Advance]:
             bar.update(task, completed=done, total=total or None, description=title)
 
         yield advance
+        if bar.tasks[0].total is None:  # there was nothing to do
+            bar.update(task, visible=False)
 
 
 def print_profile(profile: Profile, events: Mapping[str, tuple[Event, str]]) -> None:

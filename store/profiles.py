@@ -75,9 +75,11 @@ def load(session: Session, user_id: str, version: int | None = None) -> StoredPr
     """Read a version of a user's profile; the active one unless a version is given.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: There is none, or the user has withdrawn consent.
     """
     query = select(ProfileRow).where(col(ProfileRow.user_id) == user_id)
+    if session.scalar(select(col(UserRow.consent)).where(col(UserRow.user_id) == user_id)) is False:
+        raise NotFoundError(f"User {user_id} does not consent to a profile: there is none to read.")
     wanted = col(ProfileRow.active) if version is None else col(ProfileRow.version) == version
     row = session.scalars(query.where(wanted)).one_or_none()
     if row is None:
@@ -103,8 +105,13 @@ def versions(session: Session, user_id: str) -> list[ProfileRow]:
 
 
 def active_users(session: Session) -> list[str]:
-    """Return the ids of the users who have an active profile, in order."""
-    query = select(col(ProfileRow.user_id)).where(col(ProfileRow.active)).order_by(col(ProfileRow.user_id))
+    """Return the ids of the users who have an active profile and consent to it, in order."""
+    query = (
+        select(col(ProfileRow.user_id))
+        .join(UserRow, col(UserRow.user_id) == col(ProfileRow.user_id))
+        .where(col(ProfileRow.active), col(UserRow.consent))
+        .order_by(col(ProfileRow.user_id))
+    )
     return list(session.scalars(query))
 
 
@@ -162,7 +169,7 @@ def failures(session: Session, user_id: str) -> list[AttemptRow]:
 
 
 def unindexed_claims(session: Session, model: str) -> list[tuple[str, str]]:
-    """Return (owner, text) of the claims of active profiles that have no vector by this model.
+    """Return (owner, text) of the claims of active, consented profiles that have no vector by this model.
 
     A template's statement says no more than its name and the titles of examples, so its name is its text.
     """
@@ -179,18 +186,20 @@ def unindexed_claims(session: Session, model: str) -> list[tuple[str, str]]:
     query = (
         select(owner, said)
         .join(ProfileRow, col(ProfileRow.profile_id) == col(ClaimRow.profile_id))
-        .where(col(ProfileRow.active), ~has_vector.exists())
+        .join(UserRow, col(UserRow.user_id) == col(ProfileRow.user_id))
+        .where(col(ProfileRow.active), col(UserRow.consent), ~has_vector.exists())
         .order_by(col(ClaimRow.claim_pk))
     )
     return [(row[0], row[1]) for row in session.execute(query)]
 
 
 def forget_old_claim_vectors(session: Session) -> None:
-    """Remove the vectors of claims that are not in an active profile."""
+    """Remove the vectors of claims that are not in an active profile of a user who consents."""
     live = (
         select(cast(col(ClaimRow.claim_pk), String))
         .join(ProfileRow, col(ProfileRow.profile_id) == col(ClaimRow.profile_id))
-        .where(col(ProfileRow.active))
+        .join(UserRow, col(UserRow.user_id) == col(ProfileRow.user_id))
+        .where(col(ProfileRow.active), col(UserRow.consent))
     )
     session.execute(
         delete(EmbeddingRow).where(col(EmbeddingRow.kind) == "claim", col(EmbeddingRow.owner_id).not_in(live))

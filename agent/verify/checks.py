@@ -36,7 +36,7 @@ from agent.verify.text import (
 
 Kind = Literal[
     "citation", "attribute", "decade", "count", "name", "repeats", "language", "sensitive", "personal_data",
-    "instruction", "polarity", "length", "ungrounded", "cut_off", "malformed",
+    "instruction", "polarity", "length", "ungrounded", "trend", "person", "cut_off", "malformed",
 ]  # fmt: skip
 
 

@@ -170,12 +170,13 @@ async def test_a_server_that_does_not_count_tokens(scripted: ScriptedLLM) -> Non
         (llm.status(429), "unreachable", 3),
         (llm.status(503), "unreachable", 3),
         (llm.slow(1.0), "timeout", 3),
-        (llm.status(400), "refused", 1),
+        (llm.status(400), "rejected", 1),
+        (llm.status(422), "rejected", 1),
         (llm.status(401), "refused", 1),
         (llm.status(404), "refused", 1),
         (llm.status(500), "refused", 1),
     ],
-    ids=["down", "429", "503", "slow", "400", "401", "404", "500"],
+    ids=["down", "429", "503", "slow", "400", "422", "401", "404", "500"],
 )
 async def test_only_what_may_pass_is_tried_again(
     scripted: ScriptedLLM, script: Script, outcome: str, calls: int

@@ -147,6 +147,14 @@ def test_a_poisoned_user_costs_only_that_user(database: Database, scripted: Scri
     assert report.stopped_by is None
 
 
+def test_a_prompt_that_the_server_rejects_costs_only_its_user(database: Database, scripted: ScriptedLLM) -> None:
+    fill(database, ["ann", "bob"])
+    scripted.reset(llm.when(lambda text: "detective" in text, llm.status(400), llm.honest))
+    report = wrote(profiler(database, scripted.url), ["ann", "bob"])
+    assert (report.written, list(report.failed), report.stopped_by) == (["bob"], ["ann"], None)
+    assert "answered 400" in report.failed["ann"]
+
+
 def test_a_model_out_of_reach_ends_the_run(database: Database, scripted: ScriptedLLM) -> None:
     fill(database)
     scripted.reset(llm.down)

@@ -16,7 +16,7 @@ from agent.evidence import EvidenceSettings
 from agent.profiling import Report
 from store import logs, profiles
 from store.database import Database
-from store.errors import ConflictError
+from store.errors import ConflictError, NotFoundError
 from store.tables import EventRow, UserRow
 from tests.scripted_llm import ScriptedLLM
 from tests.small_world import EVERYONE, NOW, RATERS, SHOPPER, START, event, fill, profiler, shopping, wrote
@@ -34,6 +34,11 @@ def read(database: Database, user_id: str, version: int | None = None) -> Profil
 def execute(database: Database, statement: str, **values: object) -> int:
     with database.session() as session:
         return int(session.execute(text(statement), values).rowcount)  # type: ignore[attr-defined]
+
+
+def claim_vectors(database: Database) -> int:
+    with database.session() as session:
+        return int(session.scalar(text("select count(*) from embeddings where kind = 'claim'")) or 0)
 
 
 def add_user(database: Database, user_id: str, events: Sequence[EventRow]) -> None:
@@ -109,7 +114,6 @@ FAULTS = (
     ("update claims set kind = 'dislike' where claim_pk = @", "the weight"),
     ("update profiles set log = log || '{\"as_of\": \"2026-01-01T00:00:00Z\"}' where user_id = 'ann'", "the weight"),
     ("update events set value = 3.5 where event_id = 'ann-0000'", "the weight"),
-    ("update users set consent = false where user_id = 'ann'", "no consent"),
 )
 
 
@@ -220,7 +224,19 @@ def test_consent_withdrawn_while_the_profile_is_written_counts(world: Database) 
     execute(world, "update users set consent = false where user_id = 'ann'")
     with pytest.raises(ConflictError, match="withdrawn consent"), world.session() as session:
         profiles.save(session, rows, log_revision=1)
+    execute(world, "update users set consent = true where user_id = 'ann'")
     assert read(world, "ann").version == 1
+
+
+def test_a_profile_is_out_of_sight_while_consent_is_withdrawn(world: Database) -> None:
+    before = claim_vectors(world)
+    execute(world, "update users set consent = false where user_id = 'ann'")
+    with pytest.raises(NotFoundError, match="does not consent"):
+        read(world, "ann")
+    with world.session() as session:
+        assert "ann" not in profiles.active_users(session)
+        profiles.forget_old_claim_vectors(session)
+    assert claim_vectors(world) < before  # no search finds what the user has withdrawn
 
 
 def test_a_profile_of_an_older_log_does_not_replace_one_of_a_newer(world: Database) -> None:

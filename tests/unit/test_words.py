@@ -126,12 +126,12 @@ def test_lines_for_the_prompt() -> None:
         ),
         ([CRIME, HOLM], "negative", "Crime and Ada Holm",
          "Often dislikes what is largely crime and Ada Holm, such as [1], [2] and [3]."),
-        ([], "positive", "A varied group of likes",
-         "Likes a varied group of items, such as [1], [2] and [3]."),
-        ([trait("Drama", 0.4)], "positive", "A varied group of likes, in part drama",
-         "Likes a varied group of items, in part drama, such as [1], [2] and [3]."),
-        ([], "negative", "A varied group of dislikes",
-         "Does not like a varied group of items, such as [1], [2] and [3]."),
+        ([], "positive", "A few items",
+         "Likes a few items, such as [1], [2] and [3]."),
+        ([trait("Drama", 0.4)], "positive", "A mix, partly drama",
+         "Likes a mix, in part drama, such as [1], [2] and [3]."),
+        ([], "negative", "A few items",
+         "Does not like a few items, such as [1], [2] and [3]."),
     ],
 )  # fmt: skip
 def test_template(telling: list[Telling], polarity: Polarity, name: str, statement: str) -> None:
@@ -154,7 +154,7 @@ def test_goals() -> None:
 def test_sum_up() -> None:
     sentences = sum_up(["Crime", "War dramas", "BBC plays", "Jazz"], ["Horror films"], "en")
     assert sentences == [
-        ("Likes above all: Crime; war dramas; BBC plays.", [0, 1, 2]),
+        ("Likes above all: crime; war dramas; BBC plays.", [0, 1, 2]),
         ("Dislikes: horror films.", [4]),
     ]
     assert sum_up([], [], "en") == []
