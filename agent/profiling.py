@@ -22,7 +22,7 @@ from agent.template import say_trends, sum_up
 from agent.themes import UserLog
 from agent.verify import VERSION, Grounds, Vocabulary
 from agent.words import Worded
-from agent.writer import Account, LlmWriter, SummaryLine, SummaryTask
+from agent.writer import Account, LlmWriter, SummaryLine, SummaryTask, together
 from store import profiles
 from store.database import Database
 from store.errors import StoreError
@@ -190,10 +190,7 @@ class Profiler:
             lines = [SummaryLine(t, tuple(c), by_model=False, tries=0) for t, c in self._template_summary(draft, words)]
         else:
             writer, _ = self.llm
-            words = await writer.claims([claim.task for claim in draft.claims], account)
-            self._refuse_if_mostly_fallback(words, account)
-            task = self._summary_task(draft, words)
-            lines = await writer.summary(task, account) if task.order else []
+            words, lines = await self._written(writer, draft, account)
         lines += self._trends(draft, words)
         tokens_in, tokens_out, _ = cost(account.calls)
         model = self.llm[1] if self.llm else None
@@ -212,6 +209,29 @@ class Profiler:
             created_at=self.clock(),
         )
         return build_profile(draft, words, lines, provenance)
+
+    async def _written(
+        self, writer: LlmWriter, draft: Draft, account: Account
+    ) -> tuple[list[Worded], list[SummaryLine]]:
+        """Word claims and summary side by side: the summary is made of the claims' traits, so neither waits."""
+        tasks = [claim.task for claim in draft.claims]
+        summed = self._summary_task(draft, [task.fallback for task in tasks])
+        words: list[Worded] = []
+        summary: list[SummaryLine] | None = []
+
+        async def claims() -> None:
+            words.extend(await writer.claims(tasks, account))
+
+        async def sum_up_claims() -> None:
+            nonlocal summary
+            summary = await writer.summary(summed, account)
+
+        await together([claims(), sum_up_claims()] if summed.order else [claims()])
+        self._refuse_if_mostly_fallback(words, account)
+        if summary is None:
+            tries, template = writer.settings.max_repairs + 1, self._template_summary(draft, words)
+            summary = [SummaryLine(text, tuple(cited), by_model=False, tries=tries) for text, cited in template]
+        return words, summary
 
     def _refuse_if_mostly_fallback(self, words: Sequence[Worded], account: Account) -> None:
         asked = [w for w in words if w.tries]  # what has no trait goes to the template without a question
@@ -266,7 +286,6 @@ class Profiler:
                 language=self.language,
                 user_id=draft.log.user_id,
             ),
-            fallback=tuple((t, tuple(c)) for t, c in self._template_summary(draft, words)),
         )
 
     def _store(self, profile: Profile, attempt: int, account: Account) -> int:

@@ -110,7 +110,6 @@ class SummaryTask(NamedTuple):
         liked: Their signs.
         order: Their places in the profile.
         grounds: Of the catalogue.
-        fallback: The template's sentences, each with the places of its claims in the profile.
     """
 
     variables: dict[str, str]
@@ -118,7 +117,6 @@ class SummaryTask(NamedTuple):
     liked: tuple[bool, ...]
     order: tuple[int, ...]
     grounds: Grounds
-    fallback: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class Refused(NamedTuple):
@@ -197,7 +195,7 @@ def _spaced(text: str) -> str:
     return " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
 
 
-async def _together(calls: Sequence[Coroutine[None, None, Result]]) -> list[Result]:
+async def together(calls: Sequence[Coroutine[None, None, Result]]) -> list[Result]:
     """Await all; when the model is out of reach for one, the others are stopped before the error goes on."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
@@ -247,7 +245,7 @@ class LlmWriter:
         """
         first = [task.fallback for task in tasks]
         batches = self._batches(tasks)
-        answers = await _together([self._batch([tasks[n] for n in batch], account) for batch in batches])
+        answers = await together([self._batch([tasks[n] for n in batch], account) for batch in batches])
         for batch, worded in zip(batches, answers, strict=True):
             for n, words in zip(batch, worded, strict=True):
                 first[n] = words
@@ -258,7 +256,7 @@ class LlmWriter:
                 repeats[n] = other
             else:
                 kept[n] = words
-        again = await _together([self._again(tasks, n, first[n], other, kept, account) for n, other in repeats.items()])
+        again = await together([self._again(tasks, n, first[n], other, kept, account) for n, other in repeats.items()])
         for n, words in zip(repeats, again, strict=True):
             still = words.wording == "llm" and self._repeated(tasks, n, words, kept)
             kept[n] = replace(tasks[n].fallback, tries=words.tries) if still else words
@@ -284,7 +282,7 @@ class LlmWriter:
             account.add("theme", prompt, error.usage, error.outcome, str(error))
             if error.outcome not in _MENDABLE:
                 raise
-            return await _together([self._claim(task, (), account, Refused("", ())) for task in tasks])
+            return await together([self._claim(task, (), account, Refused("", ())) for task in tasks])
         judged = [self._judge(t, words, ()) for t, words in zip(tasks, answer.groups, strict=True)]
         wrong = [v for _, verdict in judged for v in verdict.violations]
         account.add("theme", prompt, usage, *(("violations", _listed(wrong)) if wrong else ("ok", None)))
@@ -296,7 +294,7 @@ class LlmWriter:
             refused = ThemesWords(groups=[answer.groups[n]]).model_dump_json()
             return await self._claim(tasks[n], (), account, Refused(refused, verdict.violations))
 
-        return await _together([mended(n) for n in range(len(tasks))])
+        return await together([mended(n) for n in range(len(tasks))])
 
     def _variables(self, tasks: Sequence[ClaimTask]) -> dict[str, str]:
         described = "\n\n".join(task.described for task in tasks)
@@ -374,8 +372,8 @@ class LlmWriter:
         words, tries = written
         return replace(words, tries=tries)
 
-    async def summary(self, task: SummaryTask, account: Account) -> list[SummaryLine]:
-        """Write the summary; where the model's sentences do not hold, the template's stand."""
+    async def summary(self, task: SummaryTask, account: Account) -> list[SummaryLine] | None:
+        """Write the summary; None where the model's sentences do not hold."""
 
         def check(answer: SummaryWords) -> tuple[list[SummaryLine], Verdict]:
             lines, violations = [], []
@@ -395,8 +393,7 @@ class LlmWriter:
         variables = {**task.variables, "language": LANGUAGE_NAMES[self._language]}
         written = await self._ask("summary", variables, SummaryWords, MAX_SUMMARY_TOKENS, check, account)
         if written is None:
-            tries = self.settings.max_repairs + 1
-            return [SummaryLine(text, claims, by_model=False, tries=tries) for text, claims in task.fallback]
+            return None
         lines, tries = written
         return [line._replace(tries=tries, claims=tuple(task.order[n] for n in line.claims)) for line in lines]
 

@@ -103,8 +103,8 @@ def test_a_refused_answer_is_asked_for_again(database: Database, scripted: Scrip
     fill(database, ["ann"])
     scripted.reset(llm.malformed)
     wrote(profiler(database, scripted.url, asked=WriterSettings(max_repairs=repairs)), ["ann"])
-    assert len(scripted.requests) == 3 * (1 + repairs)  # three claims
-    assert count(database, "llm_calls") == 3 * (1 + repairs)
+    assert len(scripted.requests) == 4 * (1 + repairs)  # three claims and the summary
+    assert count(database, "llm_calls") == 4 * (1 + repairs)
     assert count(database, "profiles") == 0
 
 
