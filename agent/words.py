@@ -131,6 +131,19 @@ def cite(statement: str, examples: Sequence[int], language: Language) -> str:
     return f"{body}, such as {joined}."
 
 
+_CITED = re.compile(r"(?:, such as|，例如)\s*\[.*$")
+
+
+def uncited(statement: str) -> str:
+    """Take the closing citations off a statement again.
+
+    >>> uncited("Enjoys war dramas, such as [2] and [1].")
+    'Enjoys war dramas.'
+    """
+    body, changed = _CITED.subn("", statement)
+    return body + ("。" if "，例如" in statement else ".") if changed else statement
+
+
 def render(statement: str, titles: Sequence[str], language: Language) -> str:
     """Put titles in the place of citations; numbers without a title stay."""
 

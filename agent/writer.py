@@ -30,6 +30,7 @@ from agent.words import (
     is_main,
     named_after,
     themes_words,
+    uncited,
     without_listing,
 )
 from prompts.loader import Prompt, load
@@ -305,7 +306,7 @@ class LlmWriter:
     ) -> Worded:
         reason = f'this was said already: "{other}"; say what sets these items apart'
         said = [w.statement for m, w in kept.items() if tasks[m].kind == tasks[n].kind]
-        entry = {"name": words.name, "goal" if tasks[n].intent else "statement": words.statement}
+        entry = {"name": words.name, "goal" if tasks[n].intent else "statement": uncited(words.statement)}
         answer = json.dumps(entry if tasks[n].intent else {"groups": [entry]}, ensure_ascii=False)
         return await self._claim(tasks[n], said, account, Refused(answer, (Violation("repeats", reason),), words.tries))
 
@@ -343,7 +344,10 @@ class LlmWriter:
         wrong += _echoes(answer.name, sentence, task) + _misspoken(sentence)
         if task.mixed and self._language == "en" and not (_SOME.search(answer.name) and _SOME.search(sentence)):
             wrong.append(
-                Violation("attribute", 'each trait holds for some items only: write "a mix with some" of each')
+                Violation(
+                    "attribute",
+                    'each trait holds for some items only: call it "A mix with", and say "some" before each trait',
+                )
             )
         name = answer.name.strip().rstrip(".")
         words = Worded(name[:1].upper() + name[1:], cited, "llm", verdict.interpretive, verdict.words)

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from agent.errors import AgentError
-from api.commands import data, db, demo, doctor, evaluate, ingest, model, profile
+from api.commands import claim, data, db, demo, doctor, evaluate, ingest, model, profile
 from api.console import err
 from prompts.loader import PromptError
 from store.errors import StoreError
@@ -27,6 +27,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(data.app, name="data")
 app.add_typer(model.app, name="model")
 app.add_typer(profile.app, name="profile")
+app.add_typer(claim.app, name="claim")
 app.add_typer(evaluate.app, name="eval")
 app.command("ingest")(ingest.command)
 app.command("doctor")(doctor.command)

@@ -27,7 +27,11 @@ def _json(default: str = "{}") -> Any:
 
 
 class UserRow(SQLModel, table=True):
-    """A user. `log_revision` rises with every transaction that changes the user's events."""
+    """A user.
+
+    `log_revision` rises with every transaction that changes the user's events, `corrections_revision` with every one
+    that changes their corrections.
+    """
 
     __tablename__ = "users"
     user_id: str = _key(primary=True)
@@ -36,6 +40,7 @@ class UserRow(SQLModel, table=True):
     language: str | None = None
     tz: str | None = None
     log_revision: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    corrections_revision: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
 
 
 class ItemRow(SQLModel, table=True):
@@ -194,3 +199,42 @@ class LlmCallRow(SQLModel, table=True):
     outcome: str
     detail: str | None = Field(default=None, sa_column=Column(Text))
     created_at: datetime = _time()
+
+
+class ModelRow(SQLModel, table=True):
+    """A trained model: where its file is, the SHA-256 that it must have, and its card. At most one is active."""
+
+    __tablename__ = "models"
+    __table_args__ = (Index("uq_models_one_active", "active", unique=True, postgresql_where=text("active")),)
+    model_id: int | None = Field(default=None, primary_key=True)
+    created_at: datetime = _time()
+    path: str = Field(sa_column=Column(Text, nullable=False))
+    sha256: str
+    active: bool
+    card: dict[str, Any] = _json()
+
+
+class CorrectionRow(SQLModel, table=True):
+    """What a user says about a claim of their profile, or adds to it; one that was taken back has `undone_at`.
+
+    `name`, `statement`, `kind` and `evidence` are those of the claim at that time: the profile may be written anew.
+    `rho` is what the confidence of its evidence is multiplied by, `weight` the total confidence of the pseudo-events
+    of an added claim; null is the default.
+    """
+
+    __tablename__ = "corrections"
+    __table_args__ = (Index("ix_corrections_user", "user_id"),)
+    correction_id: int | None = Field(default=None, primary_key=True)
+    user_id: str = Field(
+        sa_column=Column(String(collation="C"), ForeignKey("users.user_id", ondelete="CASCADE"), nullable=False)
+    )
+    created_at: datetime = _time()
+    action: str
+    name: str = Field(sa_column=Column(Text, nullable=False))
+    statement: str | None = Field(default=None, sa_column=Column(Text))
+    kind: str
+    claim_id: str | None = None
+    evidence: list[str] = _json("[]")
+    rho: float | None = Field(default=None, sa_column=Column(Double))
+    weight: float | None = Field(default=None, sa_column=Column(Double))
+    undone_at: datetime | None = _time(nullable=True)
