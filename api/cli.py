@@ -9,9 +9,10 @@ import typer
 from rich.markup import escape
 
 from agent.errors import AgentError
-from api.commands import claim, data, db, demo, doctor, evaluate, ingest, model, profile
+from api.commands import claim, data, db, demo, doctor, evaluate, ingest, model, profile, recommend
 from api.console import err
 from prompts.loader import PromptError
+from recommend.errors import RecommendError
 from store.errors import StoreError
 
 INTERRUPTED = 130
@@ -30,6 +31,9 @@ app.add_typer(profile.app, name="profile")
 app.add_typer(claim.app, name="claim")
 app.add_typer(evaluate.app, name="eval")
 app.command("ingest")(ingest.command)
+app.command("train")(recommend.train)
+app.command("recommend")(recommend.recommend)
+app.command("why")(recommend.why)
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 
@@ -43,7 +47,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
-    except (StoreError, AgentError, PromptError) as error:
+    except (StoreError, AgentError, PromptError, RecommendError) as error:
         err.print(f"[red]Error:[/red] {escape(str(error))}")
         sys.exit(1)
     except KeyboardInterrupt:

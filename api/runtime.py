@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from agent.chat import OpenAIChat
 from agent.embedder import SentenceEmbedder
@@ -14,6 +15,10 @@ from agent.verify import Repetition
 from agent.writer import LlmWriter
 from api.console import err, progress_bar
 from api.settings import Settings
+from recommend.errors import NoModelError
+from recommend.model import load
+from recommend.service import Recommender
+from store import models
 from store.database import Database, open_database
 
 
@@ -69,6 +74,28 @@ def language_model(settings: Settings) -> Iterator[tuple[OpenAIChat, ModelInfo]]
     with serving:
         chat = OpenAIChat(serving.base_url, serving.model, api_key=key, **limits)  # type: ignore[arg-type]
         yield chat, ModelInfo(found.name, found.weights_hash)
+
+
+@contextmanager
+def recommender(settings: Settings, opened: Database) -> Iterator[Recommender]:
+    """Give the recommender with the active model.
+
+    Raises:
+        NoModelError: None was trained, its file is damaged, or it was trained for another embedder.
+    """
+    with opened.session() as session:
+        row = models.active_model(session)
+        if row is None:
+            raise NoModelError("No model has been trained yet. Train one with `limner train`.")
+        model_id, path, sha256 = row.model_id or 0, Path(row.path), row.sha256
+    model = load(path, sha256)
+    embeds = embedder(settings)
+    if model.card.embedder != embeds.name:
+        raise NoModelError(
+            f"The active model was trained on texts embedded by {model.card.embedder}, the settings name "
+            f"{embeds.name}. Train one for it with `limner train`, or set LIMNER_EMBEDDER__MODEL back."
+        )
+    yield Recommender(opened, model, model_id, embeds, settings.evidence_settings, settings.language)
 
 
 @contextmanager

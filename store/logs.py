@@ -50,6 +50,11 @@ def user_ids(session: Session, *, wanted: Sequence[str] = (), limit: int | None 
     return found[:limit]
 
 
+def exists(session: Session, user_id: str) -> bool:
+    """Tell whether there is such a user, with consent or without."""
+    return session.get(UserRow, user_id) is not None
+
+
 def read_logs(session: Session, ids: Sequence[str]) -> list[Log]:
     """Read the logs of users with consent, in the order of `ids`; the others are left out."""
     users = {

@@ -1,5 +1,6 @@
 """`limner eval`: figures on how far Limner can be trusted."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -7,11 +8,15 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from agent.loading import prepare_catalogue
 from agent.verify import Repetition
-from api.console import out
+from api import runtime
+from api.console import err, out
 from api.runtime import embedder
 from api.settings import read_settings
+from eval.ranking import Suite
 from eval.verifier import OK, Row, judge, overall, recall
+from eval.world import read_world
 
 app = typer.Typer(help="Measure how far Limner can be trusted.", no_args_is_help=True)
 
@@ -55,3 +60,36 @@ def _print(row: Row) -> None:
     out.print(escape(f"{row.label} {sentence['id']}: {sentence['name']} | {sentence['statement']}"))
     for violation in row.verdict.violations:
         out.print(escape(f"    {violation.kind}: {violation.detail}"))
+
+
+@app.command()
+def ranking(
+    out_dir: Annotated[Path, typer.Option("--out", help="Gets ranking.json.")] = Path("reports"),
+    seeds: Annotated[int, typer.Option(min=1, help="Orders of ties in time, and of training.")] = 5,
+    trials: Annotated[int, typer.Option(min=1, help="Points tried for each model that is tuned.")] = 40,
+) -> None:
+    """Measure recommendations on held-out events, beside tuned baselines."""
+    settings = read_settings()
+    with runtime.database(settings) as opened:
+        embeds = runtime.embedder(settings)
+        catalogue = prepare_catalogue(opened, embeds)
+        world = read_world(opened, catalogue, embeds, settings.evidence_settings)
+    found = Suite(world, embeds, seeds, trials, err.print).run()
+    out_dir.mkdir(parents=True, exist_ok=True)
+    path = out_dir / "ranking.json"
+    path.write_text(json.dumps({"seeds": seeds, "trials": trials, "protocols": found}, indent=2), encoding="utf-8")
+    for name, protocol in found.items():
+        table = Table(
+            box=None, title=f"{name}, NDCG@10 and recall@10; difference from tuned iALS", title_justify="left"
+        )
+        for column in ("model", "NDCG", "recall", "difference", "95 % interval", "p (Holm)"):
+            table.add_column(column, justify="left" if column == "model" else "right")
+        for model, figures in protocol["models"].items():
+            row = [model, f"{figures['ndcg']:.3f}", f"{figures['recall']:.3f}"]
+            if "p" in figures:
+                interval = f"{figures['low']:+.3f} … {figures['high']:+.3f}"
+                row += [f"{figures['difference']:+.3f}", interval, f"{figures['p']:.2g}"]
+            table.add_row(*row)
+        out.print(table)
+        out.print()
+    out.print(f"All of it is in {path}.")

@@ -1,0 +1,134 @@
+"""`limner train`, `recommend` and `why`."""
+
+from datetime import UTC
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from agent.loading import prepare_catalogue
+from api import runtime
+from api.console import out, progress_bar
+from api.settings import Settings, read_settings
+from recommend.contract import Explanation, Recommendations
+from recommend.data import read_training
+from recommend.parameters import Parameters
+from recommend.service import Request
+from recommend.training import train as fit
+from store import models
+from store.database import Database
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_MOST = 10_000
+
+
+def train() -> None:
+    """Train factors on everyone's events, claims and item texts; the new model is the active one."""
+    settings = read_settings()
+    with runtime.database(settings) as opened:
+        train_model(opened, settings, Parameters())
+
+
+def train_model(opened: Database, settings: Settings, parameters: Parameters) -> int:
+    """Train, save and activate a model; returns its id."""
+    embeds = runtime.embedder(settings)
+    with progress_bar("embedding items") as advance:
+        prepare_catalogue(opened, embeds, advance)
+    with progress_bar("reading events") as advance:
+        data = read_training(opened, embeds.name, settings.evidence_settings, advance)
+    now = runtime.now()
+    with progress_bar("training") as advance:
+        model = fit(data, parameters, embeds.name, now, advance)
+    path = settings.home / "recommenders" / f"{now.astimezone(UTC):%Y%m%dT%H%M%S%f}.safetensors"
+    digest = model.save(path)
+    with opened.session() as session:
+        model_id = models.add_model(session, str(path), digest, model.card.model_dump(mode="json"), now)
+    card = model.card
+    out.print(
+        f"Model {model_id}: {card.events:,} events of {card.users:,} users on {len(model.item_ids):,} items, "
+        f"{len(data.claims.strengths):,} claims, up to {card.watermark:%-d %b %Y}, in {card.seconds:.1f} s."
+    )
+    if not len(data.claims.strengths):
+        out.print("No profiles yet, so it learned nothing from claims: limner profile write --all --writer template")
+    return model_id
+
+
+def recommend(
+    user: str,
+    k: Annotated[int, typer.Option("-k", min=1, max=_MOST, help="How many items.")] = 10,
+    category: Annotated[list[str] | None, typer.Option(help="Only of this category; may be given again.")] = None,
+    attribute: Annotated[list[str] | None, typer.Option(help="Only with NAME=VALUE; may be given again.")] = None,
+    seen: Annotated[bool, typer.Option(help="Also what the user has had to do with.")] = False,
+    diversity: Annotated[float, typer.Option(min=0, max=1, help="Weight of diversity; 0 is off.")] = 0.0,
+    near: Annotated[float | None, typer.Option(min=0, max=1, help="Put near-duplicates of this cosine back.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recommend items to a user."""
+    settings = read_settings()
+    request = Request(k, seen, tuple(category or ()), _pairs(attribute or []), diversity, near)
+    with runtime.database(settings) as opened, runtime.recommender(settings, opened) as made:
+        found = made.recommend(user, request)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        print_recommendations(found)
+
+
+def why(
+    user: str,
+    item: str,
+    k: Annotated[int, typer.Option("-k", min=1, max=_MOST, help="Length of the list that it stands in.")] = 10,
+    shown: Annotated[int, typer.Option(min=0, max=1000, help="Parts that are listed one by one.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Say why an item is recommended to a user: what its score is the sum of, and what would change it."""
+    settings = read_settings()
+    with runtime.database(settings) as opened, runtime.recommender(settings, opened) as made:
+        found = made.why(user, item, Request(k=k), shown)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        print_explanation(found)
+
+
+def _pairs(given: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"--attribute takes NAME=VALUE, not {text}")
+        pairs[name] = value
+    return pairs
+
+
+def print_recommendations(found: Recommendations) -> None:
+    """Print a list."""
+    table = Table(box=None, title=f"For user {escape(found.user_id)}, by {found.basis}", title_justify="left")
+    table.add_column("", justify="right")
+    table.add_column("item")
+    table.add_column("score", justify="right")
+    table.add_column("id")
+    if varied := any(item.diversity is not None for item in found.items):
+        table.add_column("without diversity", justify="right")
+    for item in found.items:
+        row = [f"{item.rank}", escape(item.title), f"{item.score:.3f}", escape(item.item_id)]
+        table.add_row(*row, *([f"{item.diversity}"] if varied else []))
+    out.print(table)
+    for note in found.notes:
+        out.print(f"[dim]{escape(note)}[/dim]")
+
+
+def print_explanation(found: Explanation) -> None:
+    """Print why an item has its score."""
+    out.print(f"[bold]Why {escape(found.title)}?[/bold]   rank {found.rank}, score {found.score:.3f}")
+    out.print(Padding(escape(found.text), (0, 2, 1, 2)))
+    for part in found.parts:
+        out.print(f"  {part.contribution:+.3f}  {escape(part.text)}")
+    out.print(f"  [bold]{found.total:+.3f}[/bold]  in all (off by {abs(found.error):.0e})")
+    for claim in found.claim_counterfactuals:
+        takes = f", and {escape(claim.replaced_by.title)} would come in" if claim.replaced_by else ""
+        out.print(f'  Without "{escape(claim.name)}" it would be number {claim.new_rank}{takes}.')
+    for note in found.notes:
+        out.print(f"[dim]{escape(note)}[/dim]")

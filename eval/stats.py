@@ -1,0 +1,102 @@
+"""Is one recommender better than another? Paired tests over users, and the correction for many comparisons."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from eval.interactions import Floats
+
+BATCH = 10_000_000  # numbers that the bootstrap holds at a time
+DECIMALS = 12  # differences are equal up to the rounding of their means over seeds
+
+
+class Comparison(NamedTuple):
+    """How the first of two differs from the second.
+
+    Attributes:
+        difference: Mean over users of the first's metric less the second's.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        wilcoxon: Two-sided p-value of Wilcoxon's signed-rank test.
+        t: Two-sided p-value of the paired t-test.
+        users: Number of users compared.
+    """
+
+    difference: float
+    low: float
+    high: float
+    wilcoxon: float
+    t: float
+    users: int
+
+
+def compare(first: Floats, second: Floats, seed: int = 0, resamples: int = 10_000, level: float = 0.95) -> Comparison:
+    """Compare two recommenders by a metric of the same users under the same seeds.
+
+    The unit of the tests is the user: a user's differences are averaged over the seeds, so that more seeds make a
+    user's figure steadier but the sample no larger. The interval is a percentile bootstrap over users (Efron 1979).
+
+    Args:
+        first: `(seeds, users)` or `(users,)`; nan where a user has no figure under a seed.
+        second: Likewise, nan in the same places.
+        seed: Of the bootstrap.
+        resamples: Of the bootstrap.
+        level: Of the interval.
+
+    Raises:
+        ValueError: The shapes or the places of nan differ, or fewer than two users have a figure.
+    """
+    if first.shape != second.shape or (np.isnan(first) != np.isnan(second)).any():
+        raise ValueError("both must have figures for the same users under the same seeds")
+    differences = user_differences(first, second)
+    if len(differences) < 2:  # noqa: PLR2004
+        raise ValueError("a test needs two users or more")
+    interval = stats.bootstrap(
+        (differences,), np.mean, n_resamples=resamples, confidence_level=level, method="percentile",
+        batch=max(1, BATCH // len(differences)), rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return Comparison(
+        float(differences.mean()),
+        float(interval.low),
+        float(interval.high),
+        *_p_values(differences),
+        users=len(differences),
+    )
+
+
+def user_differences(first: Floats, second: Floats) -> Floats:
+    """Return each user's mean difference over the seeds where the user has figures; others are left out.
+
+    >>> user_differences(np.array([[1.0, 0.5, np.nan], [0.0, np.nan, np.nan]]), np.zeros((2, 3)) * [1, 1, np.nan])
+    array([0.5, 0.5])
+    """
+    differences = np.atleast_2d(first - second)
+    known = ~np.isnan(differences)
+    seeds = known.sum(axis=0)
+    sums = np.where(known, differences, 0.0).sum(axis=0)
+    return np.asarray(sums[seeds > 0] / seeds[seeds > 0])
+
+
+def holm(p_values: Floats) -> Floats:
+    """Adjust p-values for the number of tests (Holm 1979), `(n,)` to `(n,)`.
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(3)
+    array([0.03, 0.06, 0.06])
+    """
+    order = np.argsort(p_values)
+    factors = len(p_values) - np.arange(len(p_values))
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1.0)
+    return adjusted
+
+
+def _p_values(differences: Floats) -> tuple[float, float]:
+    """Return the p-values of Wilcoxon's test, in which users without a difference say nothing, and of the t-test."""
+    rounded = differences.round(DECIMALS)
+    if not rounded.any():
+        return 1.0, 1.0
+    wilcoxon = float(stats.wilcoxon(rounded).pvalue)
+    if np.ptp(rounded) == 0:  # without spread, t is infinite
+        return wilcoxon, 0.0
+    return wilcoxon, float(stats.ttest_1samp(rounded, 0.0).pvalue)

@@ -1,0 +1,182 @@
+"""The contract of recommendations: what is recommended, why, and what would have to be otherwise."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.contract import SignedShare
+
+Rank = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Basis = Literal["events and profile", "events", "profile", "popularity"]
+
+
+class Wire(BaseModel):
+    """Base of what is handed out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecommendedItem(Wire):
+    """An item in its place.
+
+    Attributes:
+        rank: From 1.
+        diversity: The rank that it would have without control of diversity; None where there was none.
+    """
+
+    item_id: str
+    title: str
+    rank: Rank
+    score: float
+    diversity: Rank | None = None
+
+
+class Recommendations(Wire):
+    """The best items for a user.
+
+    Attributes:
+        basis: What is known of the user, and so what the scores rest on.
+        model_id: None where there is no model.
+        notes: What the reader should know, such as that the model is older than the data.
+    """
+
+    user_id: str
+    items: list[RecommendedItem]
+    basis: Basis
+    model_id: str | None
+    notes: list[str] = []
+
+
+class EventPart(Wire):
+    """What one of the user's events adds to the score.
+
+    Attributes:
+        type: Of the event; None for an event that stands for a claim the user has added.
+        ts: When, in UTC; None likewise.
+    """
+
+    kind: Literal["event"] = "event"
+    contribution: float
+    text: str
+    event_id: str
+    item_id: str
+    title: str
+    type: str | None = None
+    value: float | None = None
+    ts: datetime | None = None
+
+
+class ClaimPart(Wire):
+    """What a claim adds: the parts of its own evidence, and the part of its text.
+
+    Attributes:
+        contribution: `events_part + text_part`.
+        strength: Of the claim, signed.
+        evidence: Ids of the events whose parts are counted here, and nowhere else.
+    """
+
+    kind: Literal["claim"] = "claim"
+    contribution: float
+    text: str
+    claim_id: str
+    name: str
+    strength: SignedShare
+    evidence: tuple[str, ...]
+    events_part: float
+    text_part: float
+
+
+class CrowdPart(Wire):
+    """What the taste of all users adds; it fades as a user's own history grows."""
+
+    kind: Literal["crowd"] = "crowd"
+    contribution: float
+    text: str
+
+
+class RestPart(Wire):
+    """All parts that are not listed, as one.
+
+    Attributes:
+        count: Number of the parts.
+        events: Number of the events in them.
+    """
+
+    kind: Literal["rest"] = "rest"
+    contribution: float
+    text: str
+    count: Count
+    events: Count
+
+
+Part = Annotated[EventPart | ClaimPart | CrowdPart | RestPart, Field(discriminator="kind")]
+
+
+class NamedItem(Wire):
+    """An item by id and title."""
+
+    item_id: str
+    title: str
+
+
+class RemovedEvent(NamedItem):
+    """An event that is thought away."""
+
+    event_id: str
+
+
+class Counterfactual(Wire):
+    """The user's own events without which the item would drop out of the top `k`.
+
+    No event of them can be spared. Where nothing was found within the limit, `new_rank` and `replaced_by` are None,
+    and `removed` are the events that were tried.
+    """
+
+    k: Rank
+    removed: list[RemovedEvent]
+    new_rank: Rank | None
+    replaced_by: NamedItem | None
+
+
+class ClaimCounterfactual(Wire):
+    """What would be if the user rejected a claim.
+
+    Attributes:
+        replaced_by: What would enter the top `k` in the item's place; None where the item stays in it.
+    """
+
+    k: Rank
+    claim_id: str
+    name: str
+    new_rank: Rank
+    replaced_by: NamedItem | None
+
+
+class Explanation(Wire):
+    """Why an item has its score and its rank.
+
+    Attributes:
+        score: As served.
+        parts: Listed parts from the highest to the lowest, then the rest.
+        total: Sum of the parts.
+        error: `total - score`.
+        counterfactual: None where the item is not among the top `k`.
+        text: The same in a few words.
+        narrated: Whether a language model wrote `text`, checked against the parts; else a template did.
+    """
+
+    user_id: str
+    item_id: str
+    title: str
+    score: float
+    rank: Rank
+    parts: list[Part]
+    total: float
+    error: float
+    counterfactual: Counterfactual | None = None
+    claim_counterfactuals: list[ClaimCounterfactual] = []
+    text: str
+    narrated: bool = False
+    notes: list[str] = []

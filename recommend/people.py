@@ -1,0 +1,139 @@
+"""One user as the recommender sees them: events, claims, corrections, and the vector that these make."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from agent.contract import Claim
+from agent.evidence import EvidenceSettings, support
+from recommend.foldin import Floats, Folded, Ints, Taste
+from recommend.history import Events, History, summarize
+from recommend.model import Model
+from store.records import Event
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class KnownClaim:
+    """A claim that acts: of the profile, or added by the user.
+
+    Attributes:
+        claim_id: Within the profile; `+` and a number for added ones.
+        name: As it is shown.
+        strength: Signed.
+        evidence: Signed weights by event id: what the claim rests on, and what speaks against it.
+        cited: Ids of the events that it rests on.
+    """
+
+    claim_id: str
+    name: str
+    strength: float
+    evidence: Mapping[str, float]
+    cited: frozenset[str]
+
+    @classmethod
+    def of(cls, claim: Claim) -> "KnownClaim":
+        """Take a claim of a profile."""
+        pieces = {e.event_id: e.weight for e in (*claim.evidence, *claim.counter_evidence)}
+        return cls(claim.claim_id, claim.name, claim.strength, pieces, frozenset(e.event_id for e in claim.evidence))
+
+
+@dataclass(frozen=True)
+class Person:
+    """What is known of a user, ready to be folded in.
+
+    Attributes:
+        user_id: The user.
+        model: That folds in.
+        events: That the model can use, the pseudo-events of added claims among them.
+        told: The stored events by id.
+        decayed: Weights of all stored events by id, as the profile's arithmetic has them.
+        explicit: Ids of the events of an explicit type.
+        claims: That act.
+        texts: `(q, k)`, of the claims' texts in factor space, each for strength 1.
+        settings: Of the evidence.
+        has_profile: Whether there is an active profile.
+    """
+
+    user_id: str
+    model: Model
+    events: Events
+    told: Mapping[str, Event]
+    decayed: Mapping[str, float]
+    explicit: frozenset[str]
+    claims: Sequence[KnownClaim]
+    texts: Floats
+    settings: EvidenceSettings
+    has_profile: bool
+
+    @cached_property
+    def claim_factors(self) -> Floats:
+        """The claims' texts times their strengths, `(q, k)`."""
+        return self.texts * np.array([c.strength for c in self.claims], dtype=np.float64).reshape(-1, 1)
+
+    @cached_property
+    def history(self) -> History:
+        """The events by item."""
+        return summarize(self.events, self.model.card.parameters)
+
+    @cached_property
+    def folded(self) -> Folded:
+        """The user's vector and its parts."""
+        history = self.history
+        return self.model.fold_in(Taste(history.rows, history.confidence, history.target, self.claim_factors))
+
+    @cached_property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """The score of every item, `(m,)`."""
+        return np.asarray(self.model.factors @ self.folded.vector.astype(np.float32), dtype=np.float32)
+
+    @property
+    def removable(self) -> Bools:
+        """Which events have happened, and do not only stand for a claim, `(e,)`."""
+        return np.isnan(self.events.given)
+
+    @cached_property
+    def seen(self) -> Ints:
+        """Rows of the items that the user has had to do with."""
+        return np.unique(self.events.rows[self.removable])
+
+    @cached_property
+    def claims_of_event(self) -> dict[str, list[int]]:
+        """For each event, the places of the claims that rest on it."""
+        found: dict[str, list[int]] = {}
+        for place, claim in enumerate(self.claims):
+            for event_id in claim.cited:
+                found.setdefault(event_id, []).append(place)
+        return found
+
+    def claims_without(self, gone: Bools) -> Floats:
+        """Return the claims as they would be if some events had never happened, `(q, k)`.
+
+        A claim's strength is computed anew; one that its other events no longer support is gone. Claims that the user
+        has added stay.
+        """
+        removed = {self.events.ids[i] for i in np.flatnonzero(gone)}
+        kept = np.array([w for event_id, w in self.decayed.items() if event_id not in removed], dtype=np.float64)
+        total = {1: kept[kept > 0].sum(), -1: -kept[kept < 0].sum()}
+        was = np.array(list(self.decayed.values()), dtype=np.float64)
+        before = {1: was[was > 0].sum(), -1: -was[was < 0].sum()}
+        strengths = []
+        for claim in self.claims:
+            sign = 1 if claim.strength >= 0 else -1
+            left = [(e, sign * w) for e, w in claim.evidence.items() if e not in removed]
+            if not claim.evidence:
+                strengths.append(claim.strength)
+                continue
+            weights = np.array([w for _, w in left])
+            found = support(weights, np.array([e in self.explicit for e, _ in left], dtype=bool))
+            if not found.holds(self.settings.max_negative_share) or not total[sign]:
+                strengths.append(0.0)
+                continue
+            # A correction may have damped the strength: it is damped alike.
+            full = sum(max(sign * w, 0.0) for w in claim.evidence.values()) / before[sign]
+            strengths.append(claim.strength * (found.positive / total[sign]) / full)
+        return self.texts * np.array(strengths, dtype=np.float64).reshape(-1, 1)

@@ -1,0 +1,42 @@
+"""Trained models in the store: where their files are, and which one is active."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, text, update
+from sqlmodel import Session, col
+
+from store.tables import ModelRow
+
+
+def add_model(session: Session, path: str, sha256: str, card: dict[str, Any], now: datetime) -> int:
+    """Store a trained model and make it the active one.
+
+    Args:
+        session: The unit of work; all of it is stored or nothing.
+        path: Of its file.
+        sha256: Of its file, hex.
+        card: What it says of itself, as JSON.
+        now: The time.
+
+    Returns:
+        Its id.
+    """
+    # Two trainings that end at once come one after the other; readers do not wait.
+    session.execute(text("lock table models in share row exclusive mode"))
+    session.execute(update(ModelRow).where(col(ModelRow.active)).values(active=False))
+    row = ModelRow(created_at=now, path=path, sha256=sha256, active=True, card=card)
+    session.add(row)
+    session.flush()
+    assert row.model_id is not None  # noqa: S101 - set by the flush
+    return row.model_id
+
+
+def active_model(session: Session) -> ModelRow | None:
+    """Return the active model's row, or None if none was trained yet."""
+    return session.scalars(select(ModelRow).where(col(ModelRow.active))).one_or_none()
+
+
+def list_models(session: Session) -> list[ModelRow]:
+    """Return the rows of all models, oldest first."""
+    return list(session.scalars(select(ModelRow).order_by(col(ModelRow.model_id))))
