@@ -21,6 +21,7 @@ from eval.splits import Split
 from eval.stats import Comparison, compare, holm
 from eval.tuning import Point, fused_space, ials_space, parameters, search
 from eval.world import Claims, World
+from recommend.parameters import Parameters
 
 K = 10
 Cut = Callable[[Interactions, int], Split]
@@ -142,6 +143,15 @@ class Suite:
         found += [(n, self._fused(split, claims, points["fused"] | change, seed)) for n, change in ABLATIONS.items()]
         found += [(n, self._fused(split, null(claims, n, seed), points["fused"], seed)) for n in NULLS]
         return found
+
+    def validation(self, case: Case, start: Parameters) -> Callable[[Point], float]:
+        """Return the mean NDCG@10 on a case as a function of a point; the rest of the parameters is `start`'s."""
+
+        def measure(point: Point) -> float:
+            model = train_fused(case.split.train, case.claims, self.world.texts, start.model_copy(update=point))
+            return metrics.mean(case.measure(model.scores(case.split.train, case.users), 0)["ndcg"])
+
+        return measure
 
     def _fused(self, split: Split, claims: Claims, point: Point, seed: int) -> Floats:
         model = train_fused(split.train, claims, self.world.texts, parameters(point, seed=seed))

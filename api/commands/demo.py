@@ -14,9 +14,11 @@ from agent.models import pull, resolve
 from agent.profiling import Report
 from api.commands.ingest import ingest_file
 from api.commands.profile import cited, load, run, say
+from api.commands.recommend import print_explanation, print_recommendations, train_model
 from api.console import err, out, print_profile, progress_bar
-from api.runtime import database, profiler
+from api.runtime import database, profiler, recommender
 from api.settings import Settings, read_settings
+from recommend.parameters import Parameters
 from store import logs, profiles
 from store.database import Database
 from store.datasets import fetch_ml_100k
@@ -76,6 +78,8 @@ def command(
         for user_id in SHOWN:
             profile = load(opened, user_id)
             print_profile(profile, cited(opened, profile))
+        with watch.step("factors and recommendations"):
+            _recommend(opened, settings)
     _times(watch)
     _next_steps()
 
@@ -117,6 +121,17 @@ def _templates(opened: Database, settings: Settings, watch: Stopwatch) -> Report
     return report
 
 
+def _recommend(opened: Database, settings: Settings) -> None:
+    """Train the factors, recommend three items to a user, and say why the second is among them."""
+    train_model(opened, settings, Parameters())
+    with recommender(settings, opened) as made:
+        found = made.top(SHOWN[0], 3)
+        out.print()
+        print_recommendations(found)
+        out.print()
+        print_explanation(made.why(SHOWN[0], found.items[1].item_id))
+
+
 def _times(watch: Stopwatch) -> None:
     table = Table(box=None, title="Where the time went", title_justify="left")
     table.add_column("step")
@@ -133,6 +148,8 @@ def _next_steps() -> None:
     out.print(
         "\nTry next (the command is in .venv/bin):\n"
         f"  limner profile show {DEMO_USERS[0]}              another profile; --json for the contract\n"
+        f"  limner why {SHOWN[1]} 181                 why an item has its place; `limner recommend` lists them\n"
+        f"  limner claim reject {SHOWN[0]} i1         correct a profile, and see the top 10 move\n"
         "  limner profile check --all         compute every number of every claim again\n"
         "  limner profile write --user 7      let the LLM write another one\n"
         "  limner ingest events YOUR_LOG.csv --map user=user_id   your own log (see README)\n"

@@ -1,5 +1,6 @@
 """`limner train`, `recommend` and `why`."""
 
+import asyncio
 from datetime import UTC
 from typing import Annotated
 
@@ -12,8 +13,14 @@ from agent.loading import prepare_catalogue
 from api import runtime
 from api.console import out, progress_bar
 from api.settings import Settings, read_settings
+from eval.ranking import Suite
+from eval.splits import per_user_time
+from eval.tuning import fused_space, search
+from eval.world import read_world
+from recommend import narrating
 from recommend.contract import Explanation, Recommendations
 from recommend.data import read_training
+from recommend.model import Card
 from recommend.parameters import Parameters
 from recommend.service import Request
 from recommend.training import train as fit
@@ -24,11 +31,43 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _MOST = 10_000
 
 
-def train() -> None:
-    """Train factors on everyone's events, claims and item texts; the new model is the active one."""
+def train(
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Search for the parameters first; a stopped search goes on.")
+    ] = False,
+    trials: Annotated[int, typer.Option(min=1, help="Points that the search tries.")] = 60,
+    defaults: Annotated[bool, typer.Option("--defaults", help="Not the parameters of the active model.")] = False,
+) -> None:
+    """Train factors on everyone's events, claims and item texts; the new model is the active one.
+
+    The parameters are those of the active model, if there is one, so that a search is needed once.
+    """
     settings = read_settings()
     with runtime.database(settings) as opened:
-        train_model(opened, settings, Parameters())
+        with opened.session() as session:
+            row = models.active_model(session)
+            known = None if row is None or defaults else Card.model_validate(row.card).parameters
+        parameters = known or Parameters()
+        if tune:
+            parameters = _tuned(opened, settings, parameters, trials)
+        train_model(opened, settings, parameters)
+
+
+def _tuned(opened: Database, settings: Settings, start: Parameters, trials: int) -> Parameters:
+    """Search on the last 20 % of everyone's events by time, held out."""
+    embeds = runtime.embedder(settings)
+    world = read_world(opened, prepare_catalogue(opened, embeds), embeds, settings.evidence_settings)
+    suite = Suite(world, embeds)
+    case = suite.case(per_user_time, world.interactions, 0)
+    events = world.interactions
+    name = f"{len(events)} events, {len(world.user_ids)} users, {len(world.items)} items, up to {events.time.max():.0f}"
+    journal = settings.home / "tuning" / "recommend.journal"
+    with progress_bar("searching") as advance:
+        point, best = search(
+            fused_space, suite.validation(case, start), trials, journal=journal, name=name, progress=advance
+        )
+    out.print(f"Best of {trials} points: NDCG@10 {best:.4f} on held-out events of {len(case.users)} users.")
+    return start.model_copy(update=point)
 
 
 def train_model(opened: Database, settings: Settings, parameters: Parameters) -> int:
@@ -81,16 +120,36 @@ def why(
     item: str,
     k: Annotated[int, typer.Option("-k", min=1, max=_MOST, help="Length of the list that it stands in.")] = 10,
     shown: Annotated[int, typer.Option(min=0, max=1000, help="Parts that are listed one by one.")] = 8,
+    narrate: Annotated[bool, typer.Option("--narrate", help="Let the language model word it, checked.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say why an item is recommended to a user: what its score is the sum of, and what would change it."""
     settings = read_settings()
     with runtime.database(settings) as opened, runtime.recommender(settings, opened) as made:
         found = made.why(user, item, Request(k=k), shown)
+    if narrate:
+        found = _narrated(settings, found)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
         print_explanation(found)
+
+
+def _narrated(settings: Settings, found: Explanation) -> Explanation:
+    """Let the model word an explanation; the template's words stand where the model's do not hold."""
+    with runtime.language_model(settings) as (chat, _):
+
+        async def say() -> str | None:
+            try:
+                return await narrating.narrate(chat, found, settings.language)
+            finally:
+                await chat.aclose()
+
+        text = asyncio.run(say())
+    if text is None:
+        note = "The model's words did not hold against the parts: these are the template's."
+        return found.model_copy(update={"notes": [*found.notes, note]})
+    return found.model_copy(update={"text": text, "narrated": True})
 
 
 def _pairs(given: list[str]) -> dict[str, str]:
