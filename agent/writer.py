@@ -227,7 +227,9 @@ class LlmWriter:
     ) -> None:
         self._chat, self._repetition, self._language = chat, repetition, language
         self.settings = settings
-        self._prompts = {name: load(name, version) for name, version in PROMPTS.items()}
+        own = "" if language == "en" else f"-{language}"
+        named = {name: name if name == "repair" else name + own for name in PROMPTS}
+        self._prompts = {name: load(named[name], version) for name, version in PROMPTS.items()}
 
     @property
     def prompts(self) -> dict[str, str]:

@@ -99,10 +99,13 @@ _ODD_DECADE = re.compile(r"(?<!\w)(?:1[5-9]|20)\d[1-9]['\u2019]?s(?!\w)")
 _YEAR = re.compile(r"(?<![\w.\u20ac$\u00a3])(?:1[5-9]|20)\d\d(?![\w%]|['\u2019]s)")
 
 
+_DECADE_ZH = re.compile(r"(?P<full>1[5-9]\d0|20\d0)年代|(?P<short>[2-9]0)年代")
+
+
 def _decades(plain: str) -> list[tuple[int, int, int]]:
     """Return (start, end, first year) of each decade named, in order."""
     found = []
-    for m in _DECADE.finditer(plain):
+    for m in (*_DECADE.finditer(plain), *_DECADE_ZH.finditer(plain)):
         year = int(m["full"]) if m["full"] else int(m["short"]) + (1900 if int(m["short"]) >= 30 else 2000)  # noqa: PLR2004
         found.append((m.start(), m.end(), year))
     found += [

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
 
 import httpx
@@ -13,6 +14,7 @@ from agent.errors import AgentError
 from agent.models import resolve
 from api.console import out
 from api.settings import Settings, read_settings
+from store import models
 from store.database import open_database
 from store.errors import StoreError
 
@@ -72,6 +74,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
                     table: session.scalar(text(f"select count(*) from {table}"))  # noqa: S608 - names are ours
                     for table in ("users", "items", "events", "profiles where active")
                 }
+                model = models.active_model(session)
+                factors = None if model is None else (model.model_id, model.created_at, Path(model.path).is_file())
     except StoreError as error:
         yield Finding(ok=False, what=f"{where}: {error}", next_step="mend the above, then run this again")
         return
@@ -82,6 +86,15 @@ def _database(settings: Settings) -> Iterator[Finding]:
         what=f"{users:,} users, {items:,} items, {events:,} events, {active:,} active profiles",
         next_step="" if events else "limner data fetch ml-100k, or limner ingest events FILE",
     )
+    if factors is None:
+        yield Finding(ok=False, what="no factors for recommendations yet", next_step="limner train")
+    else:
+        model_id, made, there = factors
+        yield Finding(
+            ok=there,
+            what=f"recommender: model {model_id} of {made:%-d %b %Y}" + ("" if there else ", whose file is gone"),
+            next_step="" if there else "limner train",
+        )
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
