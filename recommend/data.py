@@ -81,7 +81,7 @@ def read_training(
     if not sum(len(part[0]) for part in parts):
         raise NoModelError("There are no events on known items: nothing to train on. See `limner ingest`.")
     user, item, weight, time = (np.concatenate(column) for column in zip(*parts, strict=True))
-    claims = claim_vectors(database, embedder)
+    claims = claim_vectors(database, embedder, user_ids)  # nobody who has come since
     return TrainingData(user_ids, item_ids, user, item, weight, time, claims, vectors)
 
 

@@ -79,12 +79,20 @@ class Projection:
         Raises:
             NoModelError: They have another length than those that it was learned from.
         """
-        if vectors.shape[1] != len(self.mean):
+        self.check(vectors.shape[1])
+        return np.asarray((vectors - self.mean) @ self.components, dtype=np.float32)
+
+    def check(self, dimension: int) -> None:
+        """Refuse embeddings of another length than those that it was learned from.
+
+        Raises:
+            NoModelError: They have one.
+        """
+        if dimension != len(self.mean):
             raise NoModelError(
-                f"The model was trained on embeddings of length {len(self.mean)}, these have {vectors.shape[1]}. "
+                f"The model was trained on embeddings of length {len(self.mean)}, these have {dimension}. "
                 "Train one for this embedder with `limner train`."
             )
-        return np.asarray((vectors - self.mean) @ self.components, dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from agent.verify.lexicon import GENDERED, MARKUP, NUMBER_WORDS, PERSONAL
 from agent.verify.text import FILLER, blank, cjk_share, content, lemma, starts_sentence, words
 from prompts.loader import load
 from recommend.contract import ClaimPart, CrowdPart, EventPart, Explanation, Part, RestPart
+from recommend.wording import ordinal
 
 PROMPT = ("why", 1)
 MAX_TOKENS = 200
@@ -29,12 +30,13 @@ _UNUSABLE = frozenset({"malformed", "cut_off"})
 
 _NEGATIONS = frozenset("not no never nor few".split())
 _CONCESSIONS = frozenset("although though despite but however yet even still".split())
+_CROWD = frozenset("people person other others user popular popularity".split())
 # Words that any reason needs; they say nothing of the person.
 _REASONS = frozenset(
     "because since reason recommend recommendation suggest pick choose appear here you your yours yourself we be "
     "mainly above all also too additionally well partly chiefly largely primarily main combine together along item "
     "title event place list rank top position take drop fall instead replace it its would stand high lead thanks due "
-    "strongly shape reflect match fit base first mostly".split()
+    "strongly shape reflect match fit base first interested speak".split()
 )
 _CHINESE_NEGATION, _CHINESE_WITHOUT = re.compile("[不没无别非]"), re.compile("如果没有|若没有|没有|若无|去掉|除去")
 _CHINESE_NUMBER = re.compile("([〇零二三四五六七八九十百千万两]+)[星分位名个部件条次]")
@@ -92,7 +94,7 @@ def _lines(explanation: Explanation) -> dict[str, str]:
     if c is not None and c.new_rank is not None:
         removed = " and ".join(dict.fromkeys(_quote(event.title) for event in c.removed))
         instead = f", and {_quote(c.replaced_by.title)} would take its place" if c.replaced_by else ""
-        without = f"- {removed}: it would have the rank {c.new_rank}{instead}"
+        without = f"- {removed}: it would be {ordinal(c.new_rank)}{instead}"
     return {
         "item": _quote(explanation.title),
         "reasons": "\n".join(liked) or "none",
@@ -281,7 +283,8 @@ def _words(said: _Said, explanation: Explanation, language: Language) -> bool:
     claims = " ".join(part.name for part in explanation.parts if isinstance(part, ClaimPart))
     titles = {form for name in _names(explanation) if name not in claims for form in _forms(name)}
     known = _lemmas([_without(parts, titles), claims])
-    general = (FILLER | _REASONS) - _NEGATIONS - GENDERED
+    crowd = any(isinstance(part, CrowdPart) and part.contribution > 0 for part in explanation.parts)
+    general = (FILLER | _REASONS | _CONCESSIONS | (_CROWD if crowd else set())) - _NEGATIONS - GENDERED
     capitals = {w.text for w in words(claims) if w.capital}
     for word in words(said.plain):
         after_digit = word.start > 0 and said.plain[word.start - 1].isdigit()
@@ -291,8 +294,6 @@ def _words(said: _Said, explanation: Explanation, language: Language) -> bool:
             return True
         lowered = word.text.lower()
         if not {lowered, word.lemma} & (general | known | NUMBER_WORDS.keys() | _ORDINALS.keys()):
-            return True
-        if lowered in GENDERED - known:
             return True
     return not _names_a_reason(said, explanation)
 
@@ -314,5 +315,5 @@ def _names_a_reason(said: _Said, explanation: Explanation) -> bool:
     spoken = _lemmas([said.plain])
     of_claims = {w.lemma for p in explanation.parts if isinstance(p, ClaimPart) for w in content(words(p.name))}
     crowd = any(isinstance(part, CrowdPart) for part in explanation.parts)
-    many = bool({"many", "people", "popular"} & spoken) or "很多人" in said.plain
+    many = bool((_CROWD | {"many"}) & spoken) or "很多人" in said.plain
     return bool(named) or bool(spoken & of_claims) or (crowd and many)

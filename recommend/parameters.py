@@ -40,7 +40,7 @@ class Parameters(BaseModel):
     dislike_target: float = Field(default=0.0, ge=0)
     dislike_weight: float = Field(default=0.0, ge=0)
     half_trust: float = Field(default=5.0, ge=0)
-    sparse_alpha: float = Field(default=0.1, ge=0, le=1)
+    sparse_alpha: float = Field(default=0.0, ge=0, le=1)
     crowd: float = Field(default=1.0, ge=0)
     recency: float = Field(default=0.0, ge=0)
     recency_half: float = Field(default=3.0, gt=0)
@@ -64,5 +64,8 @@ class Parameters(BaseModel):
         return self.crowd * (1.0 - self.trust(n))
 
     def ridge(self, n: int, items: int) -> float:
-        """Return the weight of the prior for `n` distinct items out of a catalogue of `items`."""
-        return float(self.reg * (n + self.alpha(n) * items) ** self.nu)
+        """Return the weight of the prior for `n` distinct items out of a catalogue of `items`.
+
+        It goes by `alpha0`: where the all-items term counts less, the prior shall count for more.
+        """
+        return float(self.reg * (n + self.alpha0 * items) ** self.nu)

@@ -73,6 +73,9 @@ class Recommender:
         embedder: Of the texts that users add.
         settings: Of the evidence.
         language: Of the reasons.
+
+    Raises:
+        NoModelError: The model was trained on embeddings of another length.
     """
 
     database: Database
@@ -83,6 +86,7 @@ class Recommender:
     language: Language = "en"
 
     def __post_init__(self) -> None:
+        self.model.projection.check(self.embedder.dimension)
         new = catalogue.items_besides(self.database, self.embedder.name, self.model.item_ids)
         if new.item_ids:
             self.model = self.model.extended(new.item_ids, new.vectors)
@@ -103,10 +107,11 @@ class Recommender:
         person = self.person(user_id)
         excluded = self._excluded(person, request)
         allowed = self._allowed(request)
-        pool = max(request.k, _POOL) if request.diversity or request.near else request.k
+        varied = request.diversity > 0 or request.near is not None
+        pool = max(request.k, _POOL) if varied else request.k
         rows = top_k(person.scores, pool, excluded, allowed)
         before: Sequence[int | None] = [None] * len(rows)
-        if request.diversity or request.near:
+        if varied:
             chosen = diversify(
                 rows, person.scores[rows], self.model.factors[rows], request.k, request.diversity, request.near
             )
@@ -266,7 +271,7 @@ class Recommender:
         if basis(person) == "popularity":
             notes.append("Nothing is known of this user: these items are what most users like.")
         watermark = self.model.card.watermark
-        if any(event.ts > watermark for event in person.told.values()):
+        if any(person.told[i].ts > watermark for i in person.events.ids if i in person.told):
             notes.append(f"The model has learned from events up to {_day(watermark)}; later ones count as they are.")
         return notes
 

@@ -11,6 +11,7 @@ import scipy.sparse as sps
 from irspack import IALSRecommender
 
 from recommend.data import TrainingData, likes_matrix
+from recommend.errors import NoModelError
 from recommend.model import Card, Floats, Matrix, Model, Projection
 from recommend.parameters import Parameters
 
@@ -123,10 +124,15 @@ def train(
         embedder: Name of the model that made the texts' vectors.
         now: The time that goes into the card; its seconds are measured apart.
         progress: Called with the epochs done and their number.
+
+    Raises:
+        NoModelError: No event says that a user likes an item.
     """
     started = time.perf_counter()
     shape = (len(data.user_ids), len(data.item_ids))
     likes = likes_matrix(data.user, data.item, data.weight, shape, parameters)
+    if not likes.nnz:
+        raise NoModelError("No event says that a user likes an item: nothing to train on. See `limner ingest`.")
     projection, of_items = project(data.item_vectors, parameters.projection)
     of_users = None
     if len(data.claims.strengths):

@@ -245,21 +245,21 @@ class _Weighed:
 
 def _because(parts: Sequence[Part]) -> str:
     w = _Weighed(parts)
-    reasons = " and because ".join(f"of {p.text}" if isinstance(p, ClaimPart) else p.text for p in w.reasons)
-    if not reasons:
-        return "Nothing that is known of you speaks for it by itself."
-    many = "; many like it as well" if w.liked_by_many else ""
     against = f" Against it: {w.against.text}." if w.against else ""
+    if not w.reasons:
+        return f"Nothing that is known of you speaks for it by itself.{against}"
+    reasons = " and because ".join(f"of {p.text}" if isinstance(p, ClaimPart) else p.text for p in w.reasons)
+    many = "; many like it as well" if w.liked_by_many else ""
     return f"{'Mostly' if w.mostly else 'Among other things,'} because {reasons}{many}.{against}"
 
 
 def _because_zh(parts: Sequence[Part]) -> str:
     w = _Weighed(parts)
+    against = f"不利的是：{w.against.text}。" if w.against else ""
     if not w.reasons:
-        return "已知的信息中没有单独支持它的理由。"
+        return f"已知的信息中没有单独支持它的理由。{against}"
     reasons = "，以及".join(p.text for p in w.reasons)
     many = "；也有很多人喜欢它" if w.liked_by_many else ""
-    against = f"不利的是：{w.against.text}。" if w.against else ""
     return f"{'主要是因为' if w.mostly else '部分原因是'}{reasons}{many}。{against}"
 
 

@@ -238,3 +238,19 @@ class CorrectionRow(SQLModel, table=True):
     rho: float | None = Field(default=None, sa_column=Column(Double))
     weight: float | None = Field(default=None, sa_column=Column(Double))
     undone_at: datetime | None = _time(nullable=True)
+
+
+class FactorRow(SQLModel, table=True):
+    """A factor of a model: of an item, or of a claim (`kind`); a claim has the mean of the items that it cites.
+
+    `store.factors` adds an HNSW index for each large model, and says what `slack` is for.
+    """
+
+    __tablename__ = "factors"
+    model_id: int = Field(
+        sa_column=Column(ForeignKey("models.model_id", ondelete="CASCADE"), primary_key=True, nullable=False)
+    )
+    kind: str = Field(primary_key=True)
+    owner_id: str = _key(primary=True)
+    vector: Any = Field(sa_column=Column(Vector(), nullable=False))
+    slack: float = Field(default=0.0, sa_column=Column(Double, nullable=False, server_default=text("0")))

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.verify.grounds import Vocabulary
-from agent.verify.text import CITATION, content, starts_sentence, words
+from agent.verify.text import CITATION, cjk_share, content, starts_sentence, words
 
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
@@ -23,11 +23,13 @@ class Repetition:
         embed: Texts to unit vectors `(n, d)`.
         near: Cosine from which two texts say the same, whatever they name.
         nearish: Cosine from which they do if the first names nothing of its own.
+        letters: Share of pairs of letters in common from which two Chinese texts do.
     """
 
     embed: Embed
     near: float = 0.94
     nearish: float = 0.42
+    letters: float = 0.7
 
     def of(
         self, text: str, others: Sequence[str], vocabulary: Vocabulary, known: frozenset[str] = frozenset()
@@ -36,6 +38,10 @@ class Repetition:
         if not others:
             return None
         plain = [CITATION.sub("", t) for t in (text, *others)]
+        if cjk_share(plain[0]) > 0:  # embedders for English put all Chinese sentences together
+            return next(
+                (o for o, p in zip(others, plain[1:], strict=True) if _overlap(plain[0], p) >= self.letters), None
+            )
         vectors = self.embed(plain)
         cosines = vectors[1:] @ vectors[0]
         named, said = _named(plain[0], vocabulary), _said(plain[0])
@@ -44,6 +50,12 @@ class Repetition:
             if cosine >= self.near or (not own and cosine >= self.nearish) or (said and said == _said(words_of_other)):
                 return other
         return None
+
+
+def _overlap(first: str, second: str) -> float:
+    """Return the Jaccard similarity of two texts' pairs of neighbouring letters."""
+    a, b = ({text[i : i + 2] for i in range(len(text) - 1)} for text in (first, second))
+    return len(a & b) / max(len(a | b), 1)
 
 
 def _said(text: str) -> frozenset[str]:

@@ -23,9 +23,9 @@ from agent.serving import free_memory, usable_cores
 from api.commands.demo import DEMO_USERS
 from api.console import err, out
 from api.settings import Settings, read_settings
-from tests.benchmarks import evidence, tokens, writer
+from tests.benchmarks import evidence, recommend, tokens, writer
 
-NAMES = ("ingest", "evidence", "writer", "tokens")
+NAMES = ("ingest", "evidence", "writer", "tokens", "recommend")
 Result = dict[str, Any]
 
 
@@ -147,6 +147,7 @@ def main() -> None:
         "evidence": lambda: evidence.measure(settings, arguments.users),
         "writer": lambda: writer.measure(settings, users),
         "tokens": lambda: tokens.measure(settings),
+        "recommend": recommend.measure,
     }
     results = run(arguments.only, ways)
     text = json.dumps({"machine": machine(), "benchmarks": results}, indent=2, ensure_ascii=False)

@@ -89,7 +89,7 @@ def reference(world: World, log: list[Told] | None = None, claims: np.ndarray | 
     n = len(known)
     trust = 1.0 if p.half_trust == 0 else n / (n + p.half_trust)
     alpha = p.alpha0 * (p.sparse_alpha + (1 - p.sparse_alpha) * trust)
-    ridge = p.reg * (n + alpha * ITEMS) ** p.nu
+    ridge = p.reg * (n + p.alpha0 * ITEMS) ** p.nu
     matrix = ridge * np.eye(FACTORS) + alpha * sum(np.outer(row, row) for row in y)
     right = ridge * p.crowd * (1 - trust) * world.crowd
     for row, confidence, target in known:
