@@ -25,7 +25,7 @@ from eval.interactions import Bools, Floats, Interactions, Ints
 from eval.ranking import KNOWN, K, Tell, first_events
 from eval.splits import Split, cold_items, cold_users
 from eval.stats import compare
-from eval.tuning import Point, Space, ials_space, parameters, search
+from eval.tuning import Point, Space, parameters, search
 from eval.world import Claims, World
 from recommend.model import Projection
 from recommend.parameters import Parameters
@@ -35,35 +35,46 @@ MARGIN = 0.02
 """Share of popularity's value by which new users may be served worse."""
 SIGNIFICANT = 0.001
 
-USER_MODELS = ("popularity", "naive iALS", "fused", "fused without claims")
+FEATURES = ("alpha0", "reg", "user_features", "item_features")
+USER_MODELS = ("popularity", "iALS for known users", "naive iALS", "fused", "fused without claims")
 ITEM_MODELS = ("fused", "text centroid", "random")
 AMONG = ("all items", "new items")
 
 Figures = dict[str, list[Floats]]
 
 
+def plain_space(trial: optuna.Trial) -> Point:
+    """Return parameters of iALS alone; short histories want more regularization than `ials_space` has."""
+    return {
+        "alpha0": trial.suggest_float("alpha0", 0.03, 10.0, log=True),
+        "reg": trial.suggest_float("reg", 5e-4, 1.0, log=True),
+    }
+
+
+def feature_space(trial: optuna.Trial) -> Point:
+    """Return these and those of claims and item texts."""
+    return plain_space(trial) | {
+        "user_features": trial.suggest_float("user_features", 1.0, 1e5, log=True),
+        "item_features": trial.suggest_float("item_features", 1.0, 1e5, log=True),
+    }
+
+
 def newcomer_space(trial: optuna.Trial) -> Point:
-    """Return parameters of the fused scorer without dislikes, those of the prior among them."""
-    return _feature_space(trial) | {
-        "half_trust": trial.suggest_float("half_trust", 0.5, 100.0, log=True),
+    """Return these and those of the prior; a scorer without dislikes."""
+    return feature_space(trial) | {
+        "half_trust": trial.suggest_float("half_trust", 0.1, 100.0, log=True),
         "sparse_alpha": trial.suggest_float("sparse_alpha", 1e-3, 1.0, log=True),
-        "crowd": trial.suggest_float("crowd", 0.0, 2.0),
+        "crowd": trial.suggest_float("crowd", 0.01, 20.0, log=True),
     }
 
 
-def _feature_space(trial: optuna.Trial) -> Point:
-    return ials_space(trial) | {
-        "user_features": trial.suggest_float("user_features", 1.0, 1e4, log=True),
-        "item_features": trial.suggest_float("item_features", 1.0, 1e4, log=True),
-    }
-
-
-FIRST: tuple[Mapping[str, Any], ...] = (
-    {"alpha0": 1.0, "reg": 0.005, "user_features": 100.0, "item_features": 100.0,
-     "half_trust": 5.0, "sparse_alpha": 0.1, "crowd": 1.0},
-)  # fmt: skip
-"""The point that a search begins with: the defaults."""
-FEATURES = ("alpha0", "reg", "user_features", "item_features")
+FOR_KNOWN_USERS: Point = {"alpha0": 1.0, "reg": 0.005}
+"""What iALS has where users are known: the search on a split by time."""
+DEFAULTS: Point = FOR_KNOWN_USERS | {
+    "user_features": 100.0, "item_features": 100.0, "half_trust": 5.0, "sparse_alpha": 0.1, "crowd": 1.0
+}  # fmt: skip
+WEAK: Point = {"user_features": 1e5, "item_features": 1e5, "half_trust": 0.1, "sparse_alpha": 1.0, "crowd": 0.01}
+"""What all but turns the fused scorer into iALS, so that its search begins no worse."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +117,9 @@ class Newcomers:
                 validation = (fold + 1) % FOLDS
                 others = ~np.isin(fold_of, [fold, validation])
                 tuning = _NewUsers(self.world, events, splits, early, full, others, fold_of == validation, seed)
-                chosen = {
-                    "naive iALS": self._search(ials_space, tuning.naive, first=({"alpha0": 1.0, "reg": 0.005},)),
-                    "fused": self._search(newcomer_space, tuning.fused, first=FIRST),
-                }
+                naive = self._search(plain_space, tuning.naive, (FOR_KNOWN_USERS,))
+                fused = self._search(newcomer_space, tuning.fused, (DEFAULTS, naive | WEAK))
+                chosen = {"naive iALS": naive, "fused": fused}
                 points.append(chosen)
                 asked = replace(tuning, learners=fold_of != fold, new=fold_of == fold)
                 for (count, model), values in asked.measured(chosen).items():
@@ -128,7 +138,7 @@ class Newcomers:
                 self.tell(f"new items: seed {seed + 1} of {self.seeds}, fold {fold + 1} of {FOLDS}")
                 validation = (fold + 1) % FOLDS
                 tuning = self._new_items(np.isin(fold_of, [fold, validation]), fold_of == validation, seed)
-                points.append(self._search(_feature_space, tuning.tuned, first=({k: FIRST[0][k] for k in FEATURES},)))
+                points.append(self._search(feature_space, tuning.tuned, ({name: DEFAULTS[name] for name in FEATURES},)))
                 asked = self._new_items(fold_of == fold, fold_of == fold, seed)
                 for (among, model), values in asked.measured(points[-1]).items():
                     found[among][model].append(values)
@@ -140,7 +150,7 @@ class Newcomers:
         claims = self.world.template_claims(split.train, self.embedder)
         return _NewItems(self.world, split, claims, hidden, asked, seed)
 
-    def _search(self, space: Space, measure: Callable[[Point], float], first: tuple[Mapping[str, Any], ...]) -> Point:
+    def _search(self, space: Space, measure: Callable[[Point], float], first: tuple[Point, ...]) -> Point:
         return search(space, measure, self.trials, first=first)[0]
 
 
@@ -217,11 +227,13 @@ class _NewUsers:
     def measured(self, points: Mapping[str, Point]) -> dict[tuple[int, str], Floats]:
         """Measure every model."""
         naive, fused = self.train(PLAIN | points["naive iALS"]), self.train(points["fused"])
+        usual = self.train(PLAIN | FOR_KNOWN_USERS)
         silent = self.train(points["fused"] | {"user_features": None})
         found: dict[tuple[int, str], Floats] = {}
         for count in self.splits:
             scores = {
                 "popularity": np.tile(self.popular, (len(self.users), 1)),
+                "iALS for known users": self.naive_scores(usual, count),
                 "naive iALS": self.naive_scores(naive, count),
                 "fused": self.fused_scores(fused, count),
                 "fused without claims": silent.scores(self.known[count], self.users, claims=False),
@@ -329,6 +341,7 @@ def _users_summary(found: Figures) -> dict[str, Any]:
         popular = _against(found[name], found["popularity"])
         relative = {f"relative_{end}": popular.figures[end] / popular.value for end in ("difference", "low", "high")}
         summary[name] = {
+            "over iALS for known users": _against(found[name], found["iALS for known users"]).figures,
             "over naive iALS": _against(found[name], found["naive iALS"]).figures,
             "over popularity": popular.figures | relative,
         }

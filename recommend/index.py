@@ -15,7 +15,7 @@ from store.database import Database
 
 SEARCHED = factors.MAX_BREADTH
 """Items that are taken from the index; to go on from there takes as long as to score all, and misses more."""
-LEFT = 900
+LEFT = 750
 """Of these that must be left once seen and filtered items are taken out: the index knows the very best items best."""
 
 

@@ -26,9 +26,10 @@ from recommend.contract import (
 from recommend.corrections import NEAREST, correct
 from recommend.errors import UnknownItemError
 from recommend.history import Events, to_events
+from recommend.index import Candidates
 from recommend.model import Model
 from recommend.people import KnownClaim, Person
-from recommend.ranking import diversify, rank_of, top_k
+from recommend.ranking import diversify, rank_of
 from store import catalogue, corrections, logs, profiles
 from store.database import Database
 from store.errors import NotFoundError
@@ -87,9 +88,11 @@ class Recommender:
 
     def __post_init__(self) -> None:
         self.model.projection.check(self.embedder.dimension)
+        indexed = len(self.model.item_ids)
         new = catalogue.items_besides(self.database, self.embedder.name, self.model.item_ids)
         if new.item_ids:
             self.model = self.model.extended(new.item_ids, new.vectors)
+        self._candidates = Candidates(self.database, self.model, self.model_id, indexed)
 
     def top(self, user_id: str, k: int = 10) -> Recommendations:
         """Return the `k` best items that are new to the user."""
@@ -109,11 +112,16 @@ class Recommender:
         allowed = self._allowed(request)
         varied = request.diversity > 0 or request.near is not None
         pool = max(request.k, _POOL) if varied else request.k
-        rows = top_k(person.scores, pool, excluded, allowed)
+        rows = self._candidates.candidates(person.folded.vector, pool, excluded, allowed)
         before: Sequence[int | None] = [None] * len(rows)
         if varied:
             chosen = diversify(
-                rows, person.scores[rows], self.model.factors[rows], request.k, request.diversity, request.near
+                rows,
+                self.model.factors[rows] @ person.folded.vector,
+                self.model.factors[rows],
+                request.k,
+                request.diversity,
+                request.near,
             )
             rows, before = chosen.rows, [int(b) for b in chosen.before]
         titles = self._titles([self.model.item_ids[row] for row in rows])

@@ -91,6 +91,9 @@ def fit(
     item_weights = _weights(core.item_feature_weight, width, given=items is not None)
     factors = np.zeros((likes.shape[1], width), dtype=np.float32)
     if items is not None:
+        # What ridge predicts is shorter than what likes teach: new items shall not lose by that alone.
+        predicted, learned = items[liked] @ item_weights, np.asarray(core.item)
+        item_weights *= np.linalg.norm(learned) / max(float(np.linalg.norm(predicted)), 1e-9)
         factors[:] = items @ item_weights
     factors[liked] = core.item
     beyond = np.asarray(core.user, dtype=np.float64)

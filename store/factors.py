@@ -26,7 +26,7 @@ EXACT_UP_TO = 300_000
 MAX_BREADTH = 1_000
 """Of a search in the index (`hnsw.ef_search`); pgvector allows no more."""
 _LEVEL = 0.9
-_LINKS, _BUILD_BREADTH = 32, 200  # m and ef_construction; with pgvector's 16 and 64, one list in seven had a gap
+_LINKS, _BUILD_BREADTH = 32, 200  # m and ef_construction; with pgvector's 16 and 64, one list in fifteen had a gap
 _BUILD_MEMORY = "1GB"  # a million factors of length 128 take 900 MB; what does not fit is built far more slowly
 
 
@@ -174,11 +174,12 @@ def _forget(connection: Connection, model_id: int, kind: str) -> None:
 
 def _build(connection: Connection, model_id: int, kind: str, size: int) -> None:
     connection.execute(sql.SQL("set local maintenance_work_mem = {}").format(sql.Literal(_BUILD_MEMORY)))
-    connection.execute(
-        sql.SQL("create index {} on factors using hnsw ({} vector_ip_ops) where model_id = {} and kind = {}").format(
-            _index(model_id, kind), _level(size), sql.Literal(model_id), sql.Literal(kind)
-        )
+    statement = sql.SQL(
+        "create index {} on factors using hnsw ({} vector_ip_ops) with (m = {}, ef_construction = {}) "
+        "where model_id = {} and kind = {}"
     )
+    numbers = (_LINKS, _BUILD_BREADTH, model_id, kind)
+    connection.execute(statement.format(_index(model_id, kind), _level(size), *map(sql.Literal, numbers)))
 
 
 def _level(size: int) -> sql.Composed:

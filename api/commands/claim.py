@@ -17,7 +17,8 @@ from api.settings import read_settings
 from recommend.contract import RecommendedItem
 from recommend.corrections import KAPPA, LESS_RHO
 from recommend.errors import NoModelError
-from store import corrections, profiles
+from store import corrections, factors, logs, models, profiles
+from store.database import Database
 from store.errors import NotFoundError
 from store.tables import CorrectionRow
 
@@ -135,6 +136,49 @@ def list_corrections(user: str, as_json: AsJson = False) -> None:
         made = f"{row.created_at:%Y-%m-%d %H:%M}"
         table.add_row(str(row.correction_id), made, row.action, row.kind, escape(row.name), rho)
     out.print(table if rows else f"User {escape(user)} has no correction in force.")
+
+
+@app.command()
+def items(
+    user: str,
+    claim: Annotated[str, typer.Argument(help="Its id, such as i1.")],
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many.")] = TOP,
+) -> None:
+    """List the items nearest to a claim, as the crowd's taste puts them (factors, not words)."""
+    with runtime.database(read_settings()) as opened:
+        found = factors.items_for_claim(opened, _active(opened), user, claim, k)
+        with opened.session() as session:
+            titles = {item_id: item.title for item_id, item in logs.read_items(session, found).items()}
+    for item_id in found:
+        out.print(f"{escape(titles.get(item_id, item_id))}  [dim]{escape(item_id)}[/dim]")
+    if not found:
+        out.print(
+            f"Claim {escape(claim)} of user {escape(user)} has no factor. `limner train` gives one to each claim."
+        )
+
+
+@app.command()
+def near(
+    item: str,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many.")] = TOP,
+) -> None:
+    """List the claims nearest to an item, whosever they are."""
+    with runtime.database(read_settings()) as opened:
+        found = factors.claims_near_item(opened, _active(opened), item, k)
+    for claim in found:
+        out.print(
+            f"{claim.product:.3f}  {escape(claim.name)}  [dim]user {escape(claim.user_id)}, {claim.claim_id}[/dim]"
+        )
+    if not found:
+        out.print(f"Item {escape(item)} has no factor, or there are no claims. See `limner train`.")
+
+
+def _active(opened: Database) -> int:
+    with opened.session() as session:
+        row = models.active_model(session)
+    if row is None or row.model_id is None:
+        raise NoModelError("No model has been trained yet. Train one with `limner train`.")
+    return row.model_id
 
 
 def find(claims: Sequence[Claim], wanted: str) -> Claim:

@@ -24,7 +24,7 @@ from recommend.model import Card
 from recommend.parameters import Parameters
 from recommend.service import Request
 from recommend.training import train as fit
-from store import models
+from store import factors, models
 from store.database import Database
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -84,6 +84,9 @@ def train_model(opened: Database, settings: Settings, parameters: Parameters) ->
     digest = model.save(path)
     with opened.session() as session:
         model_id = models.add_model(session, str(path), digest, model.card.model_dump(mode="json"), now)
+    factors.write_factors(opened, model_id, "item", model.item_ids, model.factors)
+    factors.write_claim_factors(opened, model_id)
+    factors.forget_old_factors(opened)
     card = model.card
     out.print(
         f"Model {model_id}: {card.events:,} events of {card.users:,} users on {len(model.item_ids):,} items, "
