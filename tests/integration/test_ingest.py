@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -225,6 +226,15 @@ def test_many_batches(run, rows):
     assert rows("select user_id from users where log_revision = 2") == [("user-1",)]
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Let Ctrl-C be heard, also where the tests run in the background and the shell has had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_rolls_back_and_marks_the_run(run, rows):
     def press(_done, read):
         if read > 150_000:
@@ -239,6 +249,7 @@ def test_ctrl_c_rolls_back_and_marks_the_run(run, rows):
     assert counts(run(THREE)) == (3, 3, 0, 0)
 
 
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_cancels_a_statement_that_takes_long(run, rows, database):
     with database.raw() as connection:  # as slow as can be: each row waits
         connection.execute(
