@@ -29,7 +29,7 @@ from store.errors import StoreError
 from store.logs import Log
 from store.tables import LlmCallRow
 
-CODE = "3"
+CODE = "4"
 """Raised with every change of what a profile is made of (evidence, themes, template); it goes into the key."""
 
 _CHUNK = 64

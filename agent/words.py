@@ -131,6 +131,20 @@ def cite(statement: str, examples: Sequence[int], language: Language) -> str:
     return f"{body}, such as {joined}."
 
 
+_MOSTLY = re.compile(r"\b(?:mostly|mainly|largely|primarily)((?:\s+from)?(?:\s+the)?\s+)(?=(\d{4}s)\b)", re.IGNORECASE)
+
+
+def quantified(sentence: str, telling: Sequence[Telling]) -> str:
+    """Say "partly" of a decade that fewer than half of the events have: how many is arithmetic's to say.
+
+    >>> from agent.catalogue import Attribute, Telling
+    >>> quantified("Enjoys comedy, mostly from the 1980s.", [Telling(Attribute("decade", "1980s"), 4, 0.4, 3.0)])
+    'Enjoys comedy, partly from the 1980s.'
+    """
+    few = {t.attribute.value for t in telling if t.attribute.field == "decade" and t.share < HALF}
+    return _MOSTLY.sub(lambda match: f"partly{match[1]}" if match[2] in few else match[0], sentence)
+
+
 _CITED = re.compile(r"(?:, such as|，例如)\s*\[.*$")
 
 

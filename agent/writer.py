@@ -29,6 +29,7 @@ from agent.words import (
     cite,
     is_main,
     named_after,
+    quantified,
     themes_words,
     uncited,
     without_listing,
@@ -337,7 +338,7 @@ class LlmWriter:
         """Make a claim's words of an answer, and verify them."""
         grounds = replace(task.grounds, others=tuple(said))
         written = answer.goal if isinstance(answer, IntentWords) else answer.statement
-        sentence = without_listing(written, task.titles)
+        sentence = quantified(without_listing(written, task.titles), task.telling)
         # The sentence must rest on the traits by itself; the examples are added by code.
         verdict = verify_claim(answer.name, sentence, grounds, self._repetition if said else None)
         cited = cite(sentence, answer.examples, self._language)
