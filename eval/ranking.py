@@ -15,7 +15,7 @@ import numpy as np
 
 from agent.embedder import Embedder
 from eval import baselines, metrics, splits
-from eval.fused import PLAIN, Fused, train_fused
+from eval.fused import PLAIN, train_fused
 from eval.interactions import Floats, Interactions, Ints
 from eval.splits import Split
 from eval.stats import Comparison, compare, holm
@@ -213,7 +213,6 @@ def null(claims: Claims, kind: str, seed: int) -> Claims:
 
 
 KNOWN = (1, 5, 10, 20)
-PRIOR = ("half_trust", "sparse_alpha", "crowd")
 
 
 def first_events(events: Interactions, count: int) -> Split:
@@ -221,6 +220,3 @@ def first_events(events: Interactions, count: int) -> Split:
     starts = events.starts()
     place = np.arange(len(events)) - starts[events.user]
     return Split(events.take(place < count), events.take(place >= count))
-
-
-__all__ = ["ABLATIONS", "KNOWN", "NULLS", "PROTOCOLS", "Case", "Fused", "Suite", "first_events", "null"]
