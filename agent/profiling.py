@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 import orjson
+from sqlmodel import Session
 
 from agent import archive
 from agent.assembly import build_profile, cost
@@ -98,6 +99,8 @@ class Profiler:
         users_at_once: Users whose words are being written at the same time.
         max_fallback: Share of refused wordings above which a profile of the model counts as failed.
         force: Write also where nothing has changed.
+        fence: Called with the user and the version in the unit of work that stores it; a `ConflictError` that it
+            raises keeps the version out.
     """
 
     database: Database
@@ -110,6 +113,7 @@ class Profiler:
     users_at_once: int = 6
     max_fallback: float = 0.5
     force: bool = False
+    fence: Callable[[Session, str, int], None] | None = None
 
     def __post_init__(self) -> None:
         self._vocabulary = Vocabulary.of(self.catalogue.base_rates)
@@ -292,6 +296,8 @@ class Profiler:
         """Store a profile and its accounts in one unit of work."""
         with self.database.session() as session:
             version = profiles.save(session, archive.to_rows(profile), log_revision=profile.log.revision)
+            if self.fence is not None:
+                self.fence(session, profile.user_id, version)
             profiles.add_calls(session, self._calls(attempt, account))
             profiles.end_attempt(session, attempt, self.clock(), "written", version=version)
         return version

@@ -9,7 +9,19 @@ from datetime import datetime
 from typing import Any
 
 from pgvector.sqlalchemy import Vector
-from sqlalchemy import Column, DateTime, Double, ForeignKey, Index, SmallInteger, String, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    SmallInteger,
+    String,
+    Text,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
@@ -218,6 +230,7 @@ class CorrectionRow(SQLModel, table=True):
     """What a user says about a claim of their profile, or adds to it; one that was taken back has `undone_at`.
 
     `name`, `statement`, `kind` and `evidence` are those of the claim at that time: the profile may be written anew.
+    `new_name` and `new_statement` are the words that the user has put in their place (`action` rewrite).
     `rho` is what the confidence of its evidence is multiplied by, `weight` the total confidence of the pseudo-events
     of an added claim; null is the default.
     """
@@ -237,6 +250,8 @@ class CorrectionRow(SQLModel, table=True):
     evidence: list[str] = _json("[]")
     rho: float | None = Field(default=None, sa_column=Column(Double))
     weight: float | None = Field(default=None, sa_column=Column(Double))
+    new_name: str | None = Field(default=None, sa_column=Column(Text))
+    new_statement: str | None = Field(default=None, sa_column=Column(Text))
     undone_at: datetime | None = _time(nullable=True)
 
 
@@ -254,3 +269,104 @@ class FactorRow(SQLModel, table=True):
     owner_id: str = _key(primary=True)
     vector: Any = Field(sa_column=Column(Vector(), nullable=False))
     slack: float = Field(default=0.0, sa_column=Column(Double, nullable=False, server_default=text("0")))
+
+
+class ApiKeyRow(SQLModel, table=True):
+    """A key of the HTTP interface. Of the secret only its SHA-256 is kept; it has 256 random bits."""
+
+    __tablename__ = "api_keys"
+    key_id: str = _key(primary=True)
+    name: str
+    scopes: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
+    secret_hash: str
+    requests_per_minute: int | None = None
+    created_at: datetime = _time()
+    revoked_at: datetime | None = _time(nullable=True)
+
+
+class AuditRow(SQLModel, table=True):
+    """Who read or changed a person's data, and when; the person is a keyed hash, and no content is kept."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_subject", "subject_hash", "audit_id"),)
+    audit_id: int | None = Field(default=None, sa_column=Column(BigInteger, primary_key=True))
+    at: datetime = _time()
+    key_id: str | None = None
+    action: str
+    subject_hash: str | None = None
+    request_id: str | None = None
+
+
+class ErasureRow(SQLModel, table=True):
+    """A person whose data was erased, as a keyed hash; what is ingested of them later is dropped."""
+
+    __tablename__ = "erasures"
+    subject_hash: str = Field(primary_key=True)
+    erased_at: datetime = _time()
+
+
+class RevisionRow(SQLModel, table=True):
+    """A counter that rises with every change of something large (`catalogue`: the items)."""
+
+    __tablename__ = "revisions"
+    name: str = Field(primary_key=True)
+    value: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class JobRow(SQLModel, table=True):
+    """A job: profiles to write (`kind` profiles), or a model to train (`train`).
+
+    `state` is queued, running, done, failed or cancelled; `request` is what was asked for, `result` what came of it.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_created", "created_at", "job_id"),)
+    job_id: str = _key(primary=True)
+    kind: str
+    state: str
+    request: dict[str, Any] = _json()
+    total: int = 0
+    created_at: datetime = _time()
+    created_by: str | None = None
+    started_at: datetime | None = _time(nullable=True)
+    finished_at: datetime | None = _time(nullable=True)
+    reason: str | None = Field(default=None, sa_column=Column(Text))
+    result: dict[str, Any] = _json()
+
+
+class JobItemRow(SQLModel, table=True):
+    """One user of a job of profiles.
+
+    `state` is queued, running, written, unchanged, failed or cancelled. `attempt` rises whenever a worker takes the
+    item up; only the attempt that it stands at may write.
+    """
+
+    __tablename__ = "job_items"
+    __table_args__ = (Index("ix_job_items_state", "job_id", "state", "user_id"),)
+    job_id: str = Field(
+        sa_column=Column(String(collation="C"), ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True)
+    )
+    user_id: str = _key(primary=True)
+    chunk: int = 0
+    state: str
+    attempt: int = 0
+    started_at: datetime | None = _time(nullable=True)
+    finished_at: datetime | None = _time(nullable=True)
+    reason: str | None = Field(default=None, sa_column=Column(Text))
+    version: int | None = None
+    tokens: int = 0
+
+
+class IdempotencyRow(SQLModel, table=True):
+    """A response that is given again where the same request comes again; `status` is null while it is being made."""
+
+    __tablename__ = "idempotency"
+    __table_args__ = (Index("ix_idempotency_created", "created_at"),)
+    key_id: str = _key(primary=True)
+    idempotency_key: str = _key(primary=True)
+    request_hash: str
+    subject_hash: str | None = None
+    created_at: datetime = _time()
+    status: int | None = None
+    headers: dict[str, str] = _json()
+    body: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False, server_default=text("''::bytea")))
