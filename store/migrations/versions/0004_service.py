@@ -108,5 +108,7 @@ def _in_queue_schema(script: str) -> None:
     connection = op.get_bind()
     before = connection.scalar(sa.text("show search_path"))
     connection.execute(sa.text("select set_config('search_path', :path, true)"), {"path": f"{QUEUE_SCHEMA}, {before}"})
-    connection.connection.driver_connection.execute(script)
+    driver = connection.connection.driver_connection
+    assert driver is not None  # noqa: S101 - a migration has a connection
+    driver.execute(script)
     connection.execute(sa.text("select set_config('search_path', :path, true)"), {"path": before})
