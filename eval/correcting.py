@@ -237,7 +237,7 @@ def corrector_of(world: World, embedder: Embedder, users: Sequence[User], parame
         np.concatenate([user.texts for user in users]),
     )
     model = train_fused(world.interactions, claims, world.texts, parameters)
-    mapping = np.zeros((world.texts.shape[1] + 1, parameters.factors))
+    mapping = np.zeros((world.texts.shape[1] + 1, model.fitted.factors.shape[1]))
     if len(weights := model.fitted.user_weights.astype(np.float64)):
         projection = Projection.learn(world.texts, parameters.projection)
         mapping[:-1] = projection.components @ weights

@@ -16,7 +16,7 @@ from recommend.training import Fitted, fit, user_features
 
 PLAIN = {
     "user_features": None, "item_features": None, "half_trust": 0.0, "crowd": 0.0, "dislike_weight": 0.0,
-    "rating_weights": False, "recency": 0.0,
+    "rating_weights": False, "recency": 0.0, "popular": 0.0, "covariance": 0.0,
 }  # fmt: skip
 """What turns `Parameters` into those of iALS alone."""
 
@@ -91,8 +91,8 @@ def train_fused(
         likes, of_users = likes[rows], of_users[rows]
     fitted = fit(likes, parameters, of_users, projection(texts))
     learned = np.asarray(likes.getnnz(axis=0)) > 0
-    fold_in = FoldIn(fitted.factors, fitted.crowd, parameters, learned)
-    mapped = np.zeros((len(claims.owner), parameters.factors))
+    fold_in = FoldIn(fitted.factors, fitted.crowd, fitted.precision, parameters, learned)
+    mapped = np.zeros((len(claims.owner), fitted.factors.shape[1]))
     if len(fitted.user_weights):
         mapped = claims.strengths[:, None] * (projected.astype(np.float64) @ fitted.user_weights.astype(np.float64))
     order = np.argsort(claims.owner, kind="stable")

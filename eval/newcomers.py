@@ -65,15 +65,20 @@ def newcomer_space(trial: optuna.Trial) -> Point:
         "half_trust": trial.suggest_float("half_trust", 0.1, 100.0, log=True),
         "sparse_alpha": trial.suggest_float("sparse_alpha", 1e-3, 1.0, log=True),
         "crowd": trial.suggest_float("crowd", 0.01, 20.0, log=True),
+        "popular": trial.suggest_float("popular", 0.01, 10.0, log=True),
+        "covariance": trial.suggest_float("covariance", 0.0, 1.0),
     }
 
 
 FOR_KNOWN_USERS: Point = {"alpha0": 1.0, "reg": 0.005}
 """What iALS has where users are known: the search on a split by time."""
 DEFAULTS: Point = FOR_KNOWN_USERS | {
-    "user_features": 100.0, "item_features": 100.0, "half_trust": 5.0, "sparse_alpha": 0.1, "crowd": 1.0
+    "user_features": 100.0, "item_features": 100.0, "half_trust": 5.0, "sparse_alpha": 0.1, "crowd": 1.0,
+    "popular": 0.3, "covariance": 0.5,
 }  # fmt: skip
-WEAK: Point = {"user_features": 1e5, "item_features": 1e5, "half_trust": 0.1, "sparse_alpha": 1.0, "crowd": 0.01}
+WEAK: Point = {"user_features": 1e5, "item_features": 1e5, "half_trust": 0.1, "sparse_alpha": 1.0, "crowd": 0.01,
+    "popular": 0.01, "covariance": 0.0,
+}  # fmt: skip
 """What all but turns the fused scorer into iALS, so that its search begins no worse."""
 
 

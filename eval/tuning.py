@@ -34,6 +34,8 @@ def fused_space(trial: optuna.Trial) -> Point:
         "half_trust": trial.suggest_float("half_trust", 0.1, 50.0, log=True),
         "sparse_alpha": trial.suggest_float("sparse_alpha", 0.0, 1.0),
         "crowd": trial.suggest_float("crowd", 0.0, 2.0),
+        "popular": trial.suggest_float("popular", 0.0, 0.5),
+        "covariance": trial.suggest_float("covariance", 0.0, 1.0),
         "rating_weights": trial.suggest_categorical("rating_weights", [False, True]),
     }
 

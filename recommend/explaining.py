@@ -315,7 +315,7 @@ class _Search(NamedTuple):
         """
         kept, history, folded = np.flatnonzero(~state.gone), state.history, state.folded
         _, difference = contest.margin(folded.vector)
-        y = self.fold_in.factors[history.rows].astype(np.float64)
+        y = self.fold_in.tastes(history.rows)
         slope = (y @ cho_solve(folded.factor, difference)) * (history.target - y @ folded.vector)
         places = np.flatnonzero((history.item >= 0) & free[kept])
         item = history.item[places]

@@ -102,9 +102,10 @@ class Model:
     Attributes:
         card: What it says of itself.
         item_ids: `m` ids, one for each row of `factors`.
-        factors: `(m, k)`.
+        factors: `(m, k)`; the last coordinate is the item's popularity, as a share of the most popular one's.
         popularity: `(m,)`, users who liked the item.
         crowd: `(k,)`, mean of what training users are beyond their claims.
+        precision: `(k, k)`, of the prior.
         user_weights: `(p, k)`, from projected claims to factor space; no rows if claims are left out.
         item_weights: `(p, k)`, from projected item texts to factor space; no rows if texts are left out.
         projection: Of embeddings.
@@ -115,6 +116,7 @@ class Model:
     factors: Matrix
     popularity: Matrix
     crowd: Floats
+    precision: Floats
     user_weights: Matrix
     item_weights: Matrix
     projection: Projection
@@ -126,7 +128,7 @@ class Model:
     @cached_property
     def fold_in(self) -> FoldIn:
         """Fold users in by this model."""
-        return FoldIn(self.factors, self.crowd, self.card.parameters, self.popularity > 0)
+        return FoldIn(self.factors, self.crowd, self.precision, self.card.parameters, self.popularity > 0)
 
     def claim_factors(self, vectors: Matrix, strengths: Floats) -> Floats:
         """Map claims into factor space.
@@ -167,7 +169,7 @@ class Model:
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {
             "factors": self.factors, "popularity": self.popularity, "crowd": self.crowd.astype(np.float64),
-            "user_weights": self.user_weights, "item_weights": self.item_weights,
+            "precision": self.precision, "user_weights": self.user_weights, "item_weights": self.item_weights,
             "mean": self.projection.mean, "components": self.projection.components,
         }  # fmt: skip
         metadata = {"card": self.card.model_dump_json(), "items": json.dumps(self.item_ids)}
@@ -198,6 +200,7 @@ def load(path: Path, sha256: str | None = None) -> Model:
             card=Card.model_validate_json(metadata["card"]),
             item_ids=tuple(json.loads(metadata["items"])),
             factors=a["factors"], popularity=a["popularity"], crowd=a["crowd"],
+            precision=a["precision"],
             user_weights=a["user_weights"], item_weights=a["item_weights"],
             projection=Projection(a["mean"], a["components"]),
         )  # fmt: skip

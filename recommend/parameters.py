@@ -22,6 +22,8 @@ class Parameters(BaseModel):
         half_trust: Distinct items at which a history is trusted half; 0 trusts every history.
         sparse_alpha: Share of `alpha0` that a user without any event has, between 0 and 1.
         crowd: Weight of the crowd's mean for a user without any event.
+        popular: Weight of an item's popularity for a user without any event.
+        covariance: Share of the training users' covariance in the shape of the prior; 0 is the same in all directions.
         recency: How much more the latest event counts, in rank; 0 is off.
         recency_half: Number of events back at which that bonus is halved.
     """
@@ -42,6 +44,8 @@ class Parameters(BaseModel):
     half_trust: float = Field(default=5.0, ge=0)
     sparse_alpha: float = Field(default=0.0, ge=0, le=1)
     crowd: float = Field(default=1.0, ge=0)
+    popular: float = Field(default=0.0, ge=0)
+    covariance: float = Field(default=0.0, ge=0, le=1)
     recency: float = Field(default=0.0, ge=0)
     recency_half: float = Field(default=3.0, gt=0)
 
@@ -62,6 +66,10 @@ class Parameters(BaseModel):
     def beta(self, n: int) -> float:
         """Return the weight of the crowd's mean for `n` distinct items."""
         return self.crowd * (1.0 - self.trust(n))
+
+    def popularity(self, n: int) -> float:
+        """Return the weight of an item's popularity for `n` distinct items."""
+        return self.popular * (1.0 - self.trust(n))
 
     def ridge(self, n: int, items: int) -> float:
         """Return the weight of the prior for `n` distinct items out of a catalogue of `items`.

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,10 @@ from recommend.errors import NoModelError
 from recommend.model import Card, Floats, Matrix, Model, Projection
 from recommend.parameters import Parameters
 
+Real = TypeVar("Real", bound=np.floating)
+FLOOR = 1e-6
+"""Least variance of the prior in any direction."""
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -22,6 +27,7 @@ class Fitted:
 
     factors: Matrix
     crowd: Floats
+    precision: Floats
     user_weights: Matrix
     item_weights: Matrix
 
@@ -86,24 +92,52 @@ def fit(
         if progress:
             progress(epoch + 1, p.epochs)
     core = trainer.trainer_as_ials.core_trainer
-    width = p.factors
-    user_weights = _weights(core.user_feature_weight, width, given=users is not None)
-    item_weights = _weights(core.item_feature_weight, width, given=items is not None)
-    factors = np.zeros((likes.shape[1], width), dtype=np.float32)
+    user_weights = _weights(core.user_feature_weight, p.factors, given=users is not None)
+    item_weights = _weights(core.item_feature_weight, p.factors, given=items is not None)
+    counts = np.asarray(likes.getnnz(axis=0), dtype=np.float32)
+    factors = np.zeros((likes.shape[1], p.factors + 1), dtype=np.float32)
     if items is not None:
         # What ridge predicts is shorter than what likes teach: new items shall not lose by that alone.
-        predicted, learned = items[liked] @ item_weights, np.asarray(core.item)
+        predicted, learned = items[liked] @ item_weights, _widened(core.item)
         item_weights *= np.linalg.norm(learned) / max(float(np.linalg.norm(predicted)), 1e-9)
         factors[:] = items @ item_weights
-    factors[liked] = core.item
+    factors[liked] = _widened(core.item)
+    factors[:, -1] = counts / counts.max(initial=1.0)
     beyond = np.asarray(core.user, dtype=np.float64)
     if users is not None:
-        beyond = beyond - users.astype(np.float64) @ user_weights
-    return Fitted(factors, beyond.mean(axis=0), user_weights, item_weights)
+        beyond = beyond - users.astype(np.float64) @ user_weights[:, :-1]
+    return Fitted(
+        factors, _widened(beyond.mean(axis=0)), prior_precision(beyond, p.covariance), user_weights, item_weights
+    )
+
+
+def prior_precision(users: Floats, share: float) -> Floats:
+    """Return the precision of the prior, `(k + 1, k + 1)`, of trace `k`; the last row and column are 0.
+
+    Args:
+        users: `(u, k)`, what training users are beyond their claims.
+        share: Of their covariance in that of the prior, the rest being the identity; both have trace `k`.
+    """
+    size = users.shape[1]
+    found = np.zeros((size + 1, size + 1))
+    covariance = np.atleast_2d(np.cov(users.T, ddof=0))
+    scale = np.trace(covariance) / size
+    if share and scale > 0:
+        precision = np.linalg.inv(share * covariance / scale + (1.0 - share) * np.eye(size) + FLOOR * np.eye(size))
+        found[:-1, :-1] = precision * (size / np.trace(precision))
+    else:
+        found[:-1, :-1] = np.eye(size)
+    return found
+
+
+def _widened(array: npt.NDArray[Real]) -> npt.NDArray[Real]:
+    """Add a last coordinate of 0: that of the popularity."""
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, 1)])
 
 
 def _weights(found: Matrix, width: int, *, given: bool) -> Matrix:
-    return np.asarray(found, dtype=np.float32) if given else np.zeros((0, width), dtype=np.float32)
+    weights = np.asarray(found, dtype=np.float32) if given else np.zeros((0, width), dtype=np.float32)
+    return _widened(weights).astype(np.float32)
 
 
 def project(vectors: Matrix, size: int) -> tuple[Projection, Matrix]:
@@ -152,6 +186,7 @@ def train(
         factors=fitted.factors,
         popularity=np.asarray(likes.getnnz(axis=0), dtype=np.float32),
         crowd=fitted.crowd,
+        precision=fitted.precision,
         user_weights=fitted.user_weights,
         item_weights=fitted.item_weights,
         projection=projection,

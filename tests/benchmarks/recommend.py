@@ -134,8 +134,9 @@ def catalogue(size: int, rng: np.random.Generator) -> tuple[Model, npt.NDArray[n
     factors = 0.05 * rng.standard_normal((size, FACTORS), dtype=np.float32)
     factors += centres[cluster]
     factors *= rng.lognormal(sigma=0.4, size=(size, 1)).astype(np.float32)
+    factors[:, -1] = rng.random(size, dtype=np.float32)  # popularity
     now = datetime.now(UTC)
-    parameters = Parameters(factors=FACTORS)
+    parameters = Parameters(factors=FACTORS - 1)
     none = np.zeros((0, FACTORS), dtype=np.float32)
     model = Model(
         card=Card(
@@ -145,6 +146,7 @@ def catalogue(size: int, rng: np.random.Generator) -> tuple[Model, npt.NDArray[n
         factors=factors,
         popularity=np.ones(size, dtype=np.float32),
         crowd=factors[:1000].mean(axis=0).astype(np.float64),
+        precision=np.diag(np.append(np.ones(FACTORS - 1), 0.0)),
         user_weights=none,
         item_weights=none,
         projection=Projection(np.zeros(1, dtype=np.float32), np.zeros((1, 0), dtype=np.float32)),
@@ -159,7 +161,7 @@ def person(model: Model, cluster: npt.NDArray[np.int64], rng: np.random.Generato
     weights = np.where(rng.random(EVENTS) < 0.85, 1.0, -1.0) * rng.uniform(0.2, 1.0, EVENTS)
     ids = [f"e{n}" for n in range(EVENTS)]
     cited = {f"e{n}": [int(c)] for n, c in enumerate(rng.integers(CLAIMS + 2, size=EVENTS)) if c < CLAIMS}
-    claims = 0.1 * model.factors[rng.choice(liked, CLAIMS)].astype(np.float64)
+    claims = 0.1 * model.fold_in.tastes(rng.choice(liked, CLAIMS))
     return Someone(Events.told(ids, rows.astype(np.int64), weights), claims, cited)
 
 

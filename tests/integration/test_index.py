@@ -32,7 +32,8 @@ def model_of(matrix: np.ndarray, ids: tuple[str, ...] | None = None) -> Model:
     )  # fmt: skip
     return Model(
         card=card, item_ids=ids or tuple(f"i{n}" for n in range(len(matrix))), factors=matrix.astype(np.float32),
-        popularity=np.ones(len(matrix), dtype=np.float32), crowd=np.zeros(size), user_weights=none, item_weights=none,
+        popularity=np.ones(len(matrix), dtype=np.float32), crowd=np.zeros(size),
+        precision=np.eye(size), user_weights=none, item_weights=none,
         projection=Projection(np.zeros(1, dtype=np.float32), np.zeros((1, 0), dtype=np.float32)),
     )  # fmt: skip
 

@@ -38,6 +38,7 @@ class World(NamedTuple):
     parameters: Parameters
     factors: np.ndarray
     crowd: np.ndarray
+    precision: np.ndarray
     claims: np.ndarray
 
     @property
@@ -57,11 +58,16 @@ class World(NamedTuple):
 
     @property
     def fold_in(self) -> FoldIn:
-        return FoldIn(self.factors, self.crowd, self.parameters)
+        return FoldIn(self.factors, widened(self.crowd), widened(self.precision, 2), self.parameters)
 
     def fold(self, events: Events | None = None, claims: np.ndarray | None = None) -> Folded:
         h = summarize(self.events if events is None else events, self.parameters)
         return self.fold_in(Taste(h.rows, h.confidence, h.target, self.claims if claims is None else claims))
+
+
+def widened(array: np.ndarray, axes: int = 1) -> np.ndarray:
+    """Add a last coordinate of 0, where a factor has the popularity."""
+    return np.pad(array, [(0, 0)] * (array.ndim - axes) + [(0, 1)] * axes)
 
 
 def entries(log: list[Told], p: Parameters) -> list[tuple[int, float, float]]:
@@ -83,21 +89,21 @@ def entries(log: list[Told], p: Parameters) -> list[tuple[int, float, float]]:
 
 
 def reference(world: World, log: list[Told] | None = None, claims: np.ndarray | None = None) -> np.ndarray:
-    """x = W (sum c t y + r mu), from the formula."""
-    p, y = world.parameters, world.factors.astype(np.float64)
+    """x = W (sum c t y + r P mu), and the weight of the popularity, from the formula."""
+    p, y = world.parameters, world.factors[:, :-1].astype(np.float64)
     known = entries(world.log if log is None else log, p)
     n = len(known)
     trust = 1.0 if p.half_trust == 0 else n / (n + p.half_trust)
     alpha = p.alpha0 * (p.sparse_alpha + (1 - p.sparse_alpha) * trust)
     ridge = p.reg * (n + p.alpha0 * ITEMS) ** p.nu
-    matrix = ridge * np.eye(FACTORS) + alpha * sum(np.outer(row, row) for row in y)
-    right = ridge * p.crowd * (1 - trust) * world.crowd
+    matrix = ridge * world.precision + alpha * sum(np.outer(row, row) for row in y)
+    right = ridge * p.crowd * (1 - trust) * world.precision @ world.crowd
     for row, confidence, target in known:
         matrix = matrix + confidence * np.outer(y[row], y[row])
         right = right + confidence * target * y[row]
     for claim in world.claims if claims is None else claims:
-        right = right + ridge * claim
-    return np.linalg.inv(matrix) @ right
+        right = right + ridge * world.precision @ claim[:FACTORS]
+    return np.append(np.linalg.inv(matrix) @ right, p.popular * (1 - trust))
 
 
 weights = st.sampled_from([-1.0, -0.5, 0.0, 0.25, 0.5, 1.0, 1.0])
@@ -120,6 +126,7 @@ parameters = st.builds(
     half_trust=st.sampled_from([0.0, 5.0]),
     sparse_alpha=st.sampled_from([0.1, 1.0]),
     crowd=st.sampled_from([0.0, 1.0]),
+    popular=st.sampled_from([0.0, 0.3]),
     recency=st.sampled_from([0.0, 3.0]),
 )
 
@@ -127,12 +134,14 @@ parameters = st.builds(
 @st.composite
 def worlds(draw: st.DrawFn, min_events: int = 0) -> World:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    root = np.eye(FACTORS) + draw(st.sampled_from([0.0, 0.5])) * rng.normal(size=(FACTORS, FACTORS))
     return World(
         log=draw(st.lists(told, min_size=min_events, max_size=20)),
         parameters=draw(parameters),
-        factors=rng.normal(scale=0.5, size=(ITEMS, FACTORS)).astype(np.float32),
+        factors=rng.normal(scale=0.5, size=(ITEMS, FACTORS + 1)).astype(np.float32),
         crowd=rng.normal(size=FACTORS),
-        claims=rng.normal(size=(draw(st.integers(0, CLAIMS)), FACTORS)),
+        precision=root @ root.T + 0.1 * np.eye(FACTORS),
+        claims=widened(rng.normal(size=(draw(st.integers(0, CLAIMS)), FACTORS))),
     )
 
 
@@ -148,7 +157,16 @@ def same(found: np.ndarray, expected: np.ndarray) -> bool:
 
 @settings(deadline=None)
 @given(worlds())
-@example(World([], Parameters(), np.eye(ITEMS, FACTORS, dtype=np.float32), np.ones(FACTORS), np.zeros((0, FACTORS))))
+@example(
+    World(
+        [],
+        Parameters(),
+        np.eye(ITEMS, FACTORS + 1, dtype=np.float32),
+        np.ones(FACTORS),
+        np.eye(FACTORS),
+        np.zeros((0, FACTORS + 1)),
+    )
+)
 def test_the_vector_is_that_of_the_formula(world: World) -> None:
     assert same(world.fold().vector, reference(world))
 
@@ -180,7 +198,8 @@ def test_each_part_is_what_its_term_adds(world: World, row: int) -> None:
         )
     known = entries(world.log, world.parameters)
     of_items = [sum(reasons.events[history.item == place]) for place in range(len(history.rows))]
-    nothing = world._replace(crowd=np.zeros(FACTORS), claims=np.zeros((0, FACTORS)))
+    unpopular = world.parameters.model_copy(update={"popular": 0.0})
+    nothing = world._replace(parameters=unpopular, crowd=np.zeros(FACTORS), claims=np.zeros((0, FACTORS)))
     assert sum(of_items) == pytest.approx(item @ reference(nothing), abs=1e-7)
     assert len(of_items) == len(known)
 
@@ -199,7 +218,7 @@ def test_without_a_claim_its_text_and_its_own_evidence_are_gone(world: World, pl
     assume(place < len(world.claims))
     citations = cited(world)
     log = [e._replace(scale=rho * e.scale) if citations.get(f"e{n}") == [place] else e for n, e in enumerate(world.log)]
-    claims = np.array([c for n, c in enumerate(world.claims) if n != place]).reshape(-1, FACTORS)
+    claims = np.array([c for n, c in enumerate(world.claims) if n != place]).reshape(-1, FACTORS + 1)
     vector = reference(world, log, claims)
     assert same(world.fold(*without_claim(world.events, world.claims, citations, place, rho)).vector, vector)
     scores = world.factors @ vector
@@ -259,6 +278,6 @@ def test_for_plain_likes_it_is_the_fold_in_of_irspack(liked: set[int], user: int
     events = Events.told([f"e{n}" for n in rows], rows, np.ones(len(rows)))
     history = summarize(events, plain)
     claims = features[user].astype(np.float64)[:, None] * np.asarray(core.user_feature_weight, dtype=np.float64)
-    fold_in = FoldIn(np.asarray(core.item), np.ones(FACTORS), plain)
-    found = fold_in(Taste(history.rows, history.confidence, history.target, claims)).vector
+    fold_in = FoldIn(widened(np.asarray(core.item)), np.ones(FACTORS + 1), widened(np.eye(FACTORS), 2), plain)
+    found = fold_in(Taste(history.rows, history.confidence, history.target, widened(claims))).vector[:-1]
     assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.contract import Claim, Evidence
-from api.commands.claim import Change, changes, find
+from agent.corrections import ALONE_STRENGTH
+from api.correcting import find
+from recommend.comparing import Change, changes
 from recommend.contract import RecommendedItem
-from recommend.corrections import ALONE_STRENGTH, KAPPA, LESS_RHO, Corrected, correct
+from recommend.corrections import KAPPA, LESS_RHO, Corrected, correct
 from recommend.foldin import Floats, FoldIn, Taste
 from recommend.history import summarize, to_events
 from recommend.parameters import Parameters
@@ -195,7 +197,9 @@ def _vector(events: str, scale: dict[str, float], factors: Floats) -> Floats:
     row_of = {e: n for n, e in enumerate(EVENTS)}
     history = summarize(to_events(events, events, np.ones(len(events)), row_of, scale), Parameters())
     taste = Taste(history.rows, history.confidence, history.target, np.zeros((0, factors.shape[1])))
-    fold_in = FoldIn(factors.astype(np.float32), np.zeros(factors.shape[1]), Parameters(factors=factors.shape[1]))
+    size = factors.shape[1]
+    precision = np.diag([1.0] * (size - 1) + [0.0])
+    fold_in = FoldIn(factors.astype(np.float32), np.zeros(size), precision, Parameters(factors=size - 1))
     return fold_in(taste).vector
 
 

@@ -36,16 +36,19 @@ from recommend.wording import diversity_note, event_text, parts, sentences
 from store.records import Event
 
 AT = datetime(2025, 3, 1, tzinfo=UTC)
-PARAMETERS = Parameters(factors=4, alpha0=0.1, reg=0.02, half_trust=5.0, dislike_target=0.5, dislike_weight=0.5)
+PARAMETERS = Parameters(
+    factors=3, popular=0.2, alpha0=0.1, reg=0.02, half_trust=5.0, dislike_target=0.5, dislike_weight=0.5
+)
 RNG = np.random.default_rng(5)
 FACTORS = RNG.normal(scale=0.6, size=(40, 4)).astype(np.float32)
 ROWS = np.array([3, 8, 8, 11, 17, 21, 30])
 WEIGHTS = np.array([1.0, 0.5, 0.25, 1.0, -0.5, 1.0, 0.75])
 EVENTS = Events.told([f"e{n}" for n in range(7)], ROWS, WEIGHTS)
-CLAIMS = RNG.normal(scale=0.2, size=(2, 4))
+CLAIMS = RNG.normal(scale=0.2, size=(2, 4)) * [1, 1, 1, 0]
 CITED = {"e0": [0], "e1": [0, 1], "e2": [0, 1], "e5": [1]}
 SEEN = np.unique(ROWS)
-FOLD_IN = FoldIn(FACTORS, RNG.normal(scale=0.3, size=4), PARAMETERS)
+PRECISION = np.diag([1.0, 1.0, 1.0, 0.0])
+FOLD_IN = FoldIn(FACTORS, RNG.normal(scale=0.3, size=4), PRECISION, PARAMETERS)
 
 
 def vector(events: Events = EVENTS, claims: np.ndarray = CLAIMS) -> np.ndarray:
@@ -82,7 +85,7 @@ class TestReasons:
     def test_events_of_one_item_share_its_part_by_their_confidence(self) -> None:
         weighted = PARAMETERS.model_copy(update={"rating_weights": True})
         history = summarize(EVENTS, weighted)
-        folded = FoldIn(FACTORS, FOLD_IN.crowd, weighted)(
+        folded = FoldIn(FACTORS, FOLD_IN.crowd, PRECISION, weighted)(
             Taste(history.rows, history.confidence, history.target, CLAIMS)
         )
         found = explain(folded, history, EVENTS, FACTORS[0], {})
@@ -128,7 +131,7 @@ class TestCounterfactual:
         for seed in range(40):
             rng = np.random.default_rng(seed)
             factors = rng.normal(scale=0.6, size=(60, 6)).astype(np.float32)
-            fold_in = FoldIn(factors, np.zeros(6), PARAMETERS)
+            fold_in = FoldIn(factors, np.zeros(6), np.diag([1.0] * 5 + [0.0]), PARAMETERS)
             rows = rng.choice(60, 14, replace=False)
             events = Events.told([f"e{n}" for n in range(14)], rows, np.ones(14))
             row = next(r for r in range(60) if r not in rows and rank_without(fold_in, events, set(), r) == 1)
@@ -166,7 +169,7 @@ class TestCounterfactual:
 
     def test_only_what_may_be_removed_is(self) -> None:
         free = np.array([0, 0, 0, 1, 1, 1, 0], dtype=bool)
-        found = counterfactual(FOLD_IN, EVENTS, CLAIMS, best(2), 3, SEEN, removable=free)
+        found = counterfactual(FOLD_IN, EVENTS, CLAIMS, best(3), 3, SEEN, removable=free)
         assert found is not None
         assert found.removed
         assert set(found.removed) <= {3, 4, 5}
@@ -216,6 +219,7 @@ def person(value: float | None = 5.0) -> Person:
         factors=FACTORS,
         popularity=np.ones(40, dtype=np.float32),
         crowd=FOLD_IN.crowd,
+        precision=PRECISION,
         user_weights=np.zeros((0, 4), dtype=np.float32),
         item_weights=np.zeros((0, 4), dtype=np.float32),
         projection=Projection(np.zeros(3, dtype=np.float32), np.zeros((3, 2), dtype=np.float32)),

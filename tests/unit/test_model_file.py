@@ -38,6 +38,7 @@ def model(**changed: object) -> Model:
         factors=normal(ITEMS, FACTORS),
         popularity=np.array([3, 0, 1, 2, 1], dtype=np.float32),
         crowd=rng.normal(size=FACTORS),
+        precision=rng.normal(size=(FACTORS, FACTORS)),
         user_weights=normal(PROJECTED, FACTORS),
         item_weights=normal(PROJECTED, FACTORS),
         projection=Projection(normal(DIMENSION), normal(DIMENSION, PROJECTED)),
@@ -47,8 +48,9 @@ def model(**changed: object) -> Model:
 
 def arrays(of: Model) -> dict[str, np.ndarray]:
     return {
-        "factors": of.factors, "popularity": of.popularity, "crowd": of.crowd, "user_weights": of.user_weights,
-        "item_weights": of.item_weights, "mean": of.projection.mean, "components": of.projection.components,
+        "factors": of.factors, "popularity": of.popularity, "crowd": of.crowd, "precision": of.precision,
+        "user_weights": of.user_weights, "item_weights": of.item_weights,
+        "mean": of.projection.mean, "components": of.projection.components,
     }  # fmt: skip
 
 
