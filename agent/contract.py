@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Kind = Literal["interest", "intent", "dislike"]
 Trend = Literal["rising", "steady", "fading", "new"]
 Stage = Literal["exploring", "comparing", "deciding", "returning"]
-Wording = Literal["llm", "template"]
+Wording = Literal["llm", "template", "user"]
 Writer = Literal["llm", "template"]
 Language = Literal["en", "zh"]
 
@@ -48,6 +48,10 @@ class Claim(Part):
         attributes: The most telling attributes, each with its share among the evidence and its lift over the
             catalogue.
         interpretive: Words of the statement that the texts behind it do not contain.
+        origin: `user` for what the user has said: it cites a correction, and need not cite events.
+        wording: Who wrote the words.
+        locked: Whether the user has fixed the words: no later summary changes them.
+        correction_id: The correction that did so, or that added the claim.
     """
 
     claim_id: str
@@ -64,11 +68,14 @@ class Claim(Part):
     origin: Literal["model", "user"] = "model"
     wording: Wording
     locked: bool = False
+    correction_id: int | None = None
 
     @model_validator(mode="after")
-    def _model_claims_rest_on_events(self) -> "Claim":
+    def _claims_rest_on_events_or_corrections(self) -> "Claim":
         if self.origin == "model" and not self.evidence:
             raise ValueError(f"claim {self.claim_id} of origin 'model' cites no event")
+        if (self.origin == "user" or self.locked) and self.correction_id is None:
+            raise ValueError(f"claim {self.claim_id} is the user's own and cites no correction")
         cited = [e.event_id for e in (*self.evidence, *self.counter_evidence)]
         if len(cited) != len(set(cited)):
             raise ValueError(f"claim {self.claim_id} cites an event twice")
@@ -88,7 +95,7 @@ class SummarySentence(Part):
 
     text: Words
     claim_ids: Annotated[tuple[str, ...], Field(min_length=1)]
-    wording: Wording
+    wording: Writer
 
 
 class Habit(Part):
@@ -125,6 +132,7 @@ class Provenance(Part):
     Attributes:
         key: SHA-256 of everything that the profile depends on; the same key means the same profile.
         evidence_settings: The settings that the numbers were computed with, for computing them again.
+        corrections_revision: That of the user's corrections which the profile follows.
     """
 
     key: str
@@ -136,6 +144,7 @@ class Provenance(Part):
     sampling: dict[str, float] = Field(default_factory=dict)
     embedder: str
     evidence_settings: dict[str, Any]
+    corrections_revision: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0

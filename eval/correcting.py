@@ -18,6 +18,7 @@ pseudo-events.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +34,7 @@ from agent.verify import Vocabulary
 from eval.fused import Fused, train_fused
 from eval.interactions import Floats, Ints
 from eval.world import Claims, Matrix, World
-from recommend.corrections import NEAREST, correct
-from recommend.foldin import Taste
+from recommend.corrections import DENIED_NEAREST, NEAREST, PseudoEvent, correct
 from recommend.history import Events, summarize, to_events
 from recommend.model import Projection
 from recommend.parameters import Parameters
@@ -95,29 +95,48 @@ class Corrector:
         texts = [user.texts[place[claim.claim_id]] for claim in corrected.claims]
         strengths = [claim.strength for claim in corrected.claims]
         item_ids = list(self.row_of)
-        for added in corrected.added:
-            vector = self.embedder.embed([added.text])[0]
-            told = added.pseudo_events([item_ids[row] for row in self.nearest(vector)])
-            targets = np.array([p.target for p in told])
-            events = Events(
-                [*events.ids, *(p.event_id for p in told)],
-                np.append(events.rows, [self.row_of[p.item_id] for p in told]).astype(np.int64),
+
+        def told(pseudo: list[PseudoEvent]) -> Events:
+            targets = np.array([p.target for p in pseudo])
+            return Events(
+                [*events.ids, *(p.event_id for p in pseudo)],
+                np.append(events.rows, [self.row_of[p.item_id] for p in pseudo]).astype(np.int64),
                 np.append(events.weights, targets),
-                np.append(events.scale, [p.confidence for p in told]),
+                np.append(events.scale, [p.confidence for p in pseudo]),
                 np.append(events.given, targets),
             )
+
+        for added in corrected.added:
+            vector = self.embedder.embed([added.text])[0]
+            events = told(added.pseudo_events([item_ids[row] for row in self.nearest(vector)]))
             texts.append(vector)
             strengths.append(added.sign * added.strength)
+        for denied in corrected.denied:
+            like = self.like(user, denied.evidence)
+            events = told(denied.pseudo_events([item_ids[row] for row in like]))
         vectors = np.column_stack([np.stack(texts), np.ones(len(texts))]) if texts else np.zeros((0, len(self.mapping)))
         history = summarize(events, self.model.fold_in.parameters)
         claims = np.array(strengths).reshape(-1, 1) * (vectors @ self.mapping)
-        folded = self.model.fold_in(Taste(history.rows, history.confidence, history.target, claims))
+        folded = self.model.fold_in(history.taste(claims))
         return np.asarray(self.model.fitted.factors.astype(np.float64) @ folded.vector)
 
     def nearest(self, vector: Matrix) -> Ints:
         """Return the items that stand for an added claim: those nearest to its text."""
         length = np.linalg.norm(self.texts, axis=1)
         return top_k(self.texts @ vector / np.where(length > 0, length, 1.0), NEAREST, np.zeros(0, dtype=np.int64))
+
+    def like(self, user: User, evidence: Sequence[str]) -> Ints:
+        """Return the unseen items that stand for a rejected claim: those nearest to its evidence."""
+        item_of = dict(zip(user.log.event_ids, user.log.items, strict=True))
+        rows = sorted({self.row_of[item] for i in evidence if (item := item_of.get(i)) in self.row_of})
+        if not rows:
+            return np.zeros(0, dtype=np.int64)
+        return top_k(self.centred @ self.centred[rows].mean(axis=0), DENIED_NEAREST, self.seen(user))
+
+    @cached_property
+    def centred(self) -> Matrix:
+        """The items' texts about their mean, of unit length, `(m, d)`."""
+        return unit(self.texts - self.texts.mean(axis=0))
 
     def seen(self, user: User) -> Ints:
         """Return the rows of the items that a user has had to do with."""
@@ -154,14 +173,14 @@ class Addition(NamedTuple):
     undone: bool
 
 
-def reject(corrector: Corrector, user: User, centred: Matrix) -> Rejection | None:
+def reject(corrector: Corrector, user: User) -> Rejection | None:
     """Reject the strongest interest of a user; None if there is none.
 
     Args:
         corrector: That folds in.
         user: Who rejects.
-        centred: `(m, d)`, texts of the items, centred and of unit length.
     """
+    centred = corrector.centred
     interests = [n for n, claim in enumerate(user.claims) if claim.kind == "interest"]
     if not interests:
         return None
@@ -268,10 +287,9 @@ def run(
     if not everyone:
         raise ValueError("nobody has a claim that could be corrected")
     corrector = corrector_of(world, embedder, everyone, parameters or Parameters())
-    centred = unit(world.texts - world.texts.mean(axis=0))
     order = np.random.default_rng(0).permutation(len(everyone))[: users or None]
     sample = [everyone[n] for n in np.sort(order)]
-    rejections = [found for user in sample if (found := reject(corrector, user, centred))]
+    rejections = [found for user in sample if (found := reject(corrector, user))]
     texts = sorted({claim.name for user in everyone for claim in user.claims if claim.kind == "interest"})
     additions = []
     for seed in range(seeds):

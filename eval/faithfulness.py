@@ -17,7 +17,7 @@ from eval.interactions import Floats, Interactions, Ints
 from eval.stats import compare
 from eval.world import Matrix, World
 from recommend.explaining import explain
-from recommend.foldin import Folded, Taste
+from recommend.foldin import Folded
 from recommend.history import Events, History, summarize
 from recommend.parameters import Parameters
 from recommend.ranking import top_k
@@ -120,7 +120,7 @@ def at_random(rng: np.random.Generator) -> Explainer:
 def _fold(model: Fused, events: Events, user: int) -> tuple[History, Folded]:
     history = summarize(events, model.fold_in.parameters)
     own = slice(*np.searchsorted(model.owner, [user, user + 1]))
-    return history, model.fold_in(Taste(history.rows, history.confidence, history.target, model.claims[own]))
+    return history, model.fold_in(history.taste(model.claims[own]))
 
 
 def run(

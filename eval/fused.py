@@ -8,7 +8,7 @@ import numpy.typing as npt
 from eval.interactions import Floats, Interactions
 from eval.world import Claims
 from recommend.data import likes_matrix
-from recommend.foldin import FoldIn, Taste
+from recommend.foldin import FoldIn
 from recommend.history import Events, summarize
 from recommend.model import Projection
 from recommend.parameters import Parameters
@@ -56,8 +56,7 @@ class Fused:
             events = Events.told([""] * size, known.item[part], known.weight[part])
             history = summarize(events, self.fold_in.parameters)
             own = self.claims[np.searchsorted(self.owner, user) : np.searchsorted(self.owner, user, "right")]
-            taste = Taste(history.rows, history.confidence, history.target, own if claims else own[:0])
-            found[n] = self.fold_in(taste).vector
+            found[n] = self.fold_in(history.taste(own if claims else own[:0])).vector
         return found
 
     def scores(self, known: Interactions, users: npt.NDArray[np.int64], *, claims: bool = True) -> Floats:

@@ -141,7 +141,7 @@ class Counterfactual(Wire):
 
 
 class ClaimCounterfactual(Wire):
-    """What would be if the user rejected a claim.
+    """What would be without a claim: without its text, and without the events that no other claim cites.
 
     Attributes:
         replaced_by: What would enter the top `k` in the item's place; None where the item stays in it.

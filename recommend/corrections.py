@@ -4,26 +4,28 @@ Pure functions of the corrections in force: one that is undone leaves no trace.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from statistics import median
 from typing import NamedTuple
 
 from agent.contract import Claim
+from agent.corrections import is_about, usual_strength
 from store.tables import CorrectionRow
 
 REJECT_RHO = 0.0
 LESS_RHO = 0.3
-SAME_EVIDENCE = 0.5
 KAPPA = 5.0
 NEAREST = 10
-ALONE_STRENGTH = 0.2
+DENIED_KAPPA = 25.0
+DENIED_NEAREST = 50
+"""With these, the theme's share of the top 10 at least halves for 97 % of MovieLens users whose top 10 has it (chosen
+on 690 users); without any, for 73 %: what is left of the log makes up for what is taken out."""
 
 
 class PseudoEvent(NamedTuple):
-    """An event that an added claim stands for.
+    """An event that stands for a correction.
 
     Attributes:
-        event_id: Begins with `+`, as no stored event's should.
-        item_id: An item near the claim's text.
+        event_id: Begins with `+` or `-`, as no stored event's should.
+        item_id: An item near to what was added or rejected.
         target: 1, or -1 for a dislike.
         confidence: At least 0.
     """
@@ -32,6 +34,12 @@ class PseudoEvent(NamedTuple):
     item_id: str
     target: float
     confidence: float
+
+
+def pseudo_events(claim_id: str, target: float, kappa: float, item_ids: Sequence[str]) -> list[PseudoEvent]:
+    """Return one event for each item, the total confidence `kappa` split evenly."""
+    share = kappa / max(len(item_ids), 1)
+    return [PseudoEvent(f"{claim_id}:{n}", item_id, target, share) for n, item_id in enumerate(item_ids)]
 
 
 class Added(NamedTuple):
@@ -69,10 +77,36 @@ class Added(NamedTuple):
         Args:
             nearest: Ids of the items nearest to `text`; `NEAREST` of them unless there is a reason.
         """
-        return [
-            PseudoEvent(f"{self.claim_id}:{n}", item_id, float(self.sign), self.kappa / len(nearest))
-            for n, item_id in enumerate(nearest)
-        ]
+        return pseudo_events(self.claim_id, float(self.sign), self.kappa, nearest)
+
+
+class Denied(NamedTuple):
+    """An interest that the user has rejected, and so what is like its evidence.
+
+    Attributes:
+        correction_id: Its record.
+        name: Of the claim that was rejected.
+        evidence: Ids of the events that the claim rested on.
+        kappa: Total confidence of its pseudo-events.
+    """
+
+    correction_id: int
+    name: str
+    evidence: tuple[str, ...]
+    kappa: float
+
+    @property
+    def claim_id(self) -> str:
+        """The id that it has among the claims: `-` and the number of its record."""
+        return f"-{self.correction_id}"
+
+    def pseudo_events(self, nearest: Sequence[str]) -> list[PseudoEvent]:
+        """Return one event of dislike for each item.
+
+        Args:
+            nearest: Ids of the unseen items nearest to the evidence; `DENIED_NEAREST` of them unless there is a reason.
+        """
+        return pseudo_events(self.claim_id, -1.0, self.kappa, nearest)
 
 
 class Corrected(NamedTuple):
@@ -84,36 +118,39 @@ class Corrected(NamedTuple):
         rejected: Claims that are taken out.
         scale: For each event whose confidence changes, what it is multiplied by, in [0, 1).
         added: By the user, oldest first.
+        denied: Interests that the user has rejected, oldest first, whether or not the profile has them.
     """
 
     claims: tuple[Claim, ...]
     rejected: tuple[Claim, ...]
     scale: dict[str, float]
     added: tuple[Added, ...]
+    denied: tuple[Denied, ...]
 
 
 def correct(corrections: Iterable[CorrectionRow], claims: Sequence[Claim], event_ids: Collection[str]) -> Corrected:
     """Apply corrections.
 
     A correction is about the claims of its name (whatever the case), and about those that have at least half of their
-    evidence among its own: so it holds after the profile was written anew. A pin has no effect.
+    evidence among its own: so it holds after the profile was written anew. A pin or new words have no effect.
 
     An event's scale is the largest rho of the claims that cite it, where a claim that no correction is about has 1;
     of an event that no claim cites any more, the smallest rho of the corrections that do.
 
     Args:
         corrections: In force, oldest first.
-        claims: Of the user's active profile.
+        claims: Of the user's active profile; those of origin user are left out, since the corrections say the same.
         event_ids: Of the user's events; no others are scaled.
     """
     rows = list(corrections)
+    claims = [claim for claim in claims if claim.origin == "model"]
     damping = [row for row in rows if row.action in {"reject", "less"}]
     cited = [frozenset(e.event_id for e in claim.evidence) for claim in claims]
     kept: list[Claim] = []
     rejected: list[Claim] = []
     scale: dict[str, float] = {}
     for claim, evidence in zip(claims, cited, strict=True):
-        about = [row for row in damping if _is_about(row, claim, evidence)]
+        about = [row for row in damping if is_about(row, claim.kind, claim.name, evidence)]
         rho = min((_rho(row) for row in about), default=1.0)
         if any(row.action == "reject" for row in about):
             rejected.append(claim)
@@ -126,22 +163,14 @@ def correct(corrections: Iterable[CorrectionRow], claims: Sequence[Claim], event
         for event_id in set(row.evidence) - scale.keys():
             orphans[event_id] = min(orphans.get(event_id, 1.0), _rho(row))
     everything, known = scale | orphans, set(event_ids)
-    strength = median([abs(claim.strength) for claim in claims]) if claims else ALONE_STRENGTH
+    strength = usual_strength(claim.strength for claim in claims if claim.kind != "intent")
     return Corrected(
         claims=tuple(kept),
         rejected=tuple(rejected),
         scale={event_id: rho for event_id, rho in everything.items() if rho < 1 and event_id in known},
         added=tuple(_added(row, strength) for row in rows if row.action == "add"),
+        denied=tuple(_denied(row) for row in rows if row.action == "reject" and row.kind != "dislike"),
     )
-
-
-def _is_about(row: CorrectionRow, claim: Claim, evidence: frozenset[str]) -> bool:
-    # A dislike may have the name of an interest, and is not what was rejected with it.
-    if (row.kind == "dislike") != (claim.kind == "dislike"):
-        return False
-    if row.name.casefold() == claim.name.casefold():
-        return True
-    return bool(evidence) and len(evidence.intersection(row.evidence)) >= SAME_EVIDENCE * len(evidence)
 
 
 def _rho(row: CorrectionRow) -> float:
@@ -154,3 +183,8 @@ def _added(row: CorrectionRow, strength: float) -> Added:
     assert row.correction_id is not None  # noqa: S101 - it comes from the store
     sign = -1 if row.kind == "dislike" else 1
     return Added(row.correction_id, row.name, row.statement, sign, strength, row.weight or KAPPA)
+
+
+def _denied(row: CorrectionRow) -> Denied:
+    assert row.correction_id is not None  # noqa: S101 - it comes from the store
+    return Denied(row.correction_id, row.name, tuple(row.evidence), row.weight or DENIED_KAPPA)

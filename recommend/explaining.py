@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_solve
 
-from recommend.foldin import Floats, Folded, FoldIn, Ints, Taste
+from recommend.foldin import Floats, Folded, FoldIn, Ints
 from recommend.history import Events, History, summarize
 from recommend.ranking import rank_of, top_k
 
@@ -216,7 +216,7 @@ def claim_counterfactuals(
 
 
 def _folded(fold_in: FoldIn, history: History, claims: Floats) -> Folded:
-    return fold_in(Taste(history.rows, history.confidence, history.target, claims))
+    return fold_in(history.taste(claims))
 
 
 def _scores(fold_in: FoldIn, folded: Sequence[Folded]) -> npt.NDArray[np.float32]:

@@ -29,16 +29,23 @@ class Taste:
     """What is folded in.
 
     Attributes:
-        rows: `(n,)`, distinct rows of the factors.
+        rows: `(n,)`, rows of the factors.
         confidence: `(n,)`, at least 0.
         target: `(n,)`.
         claims: `(q, k)`, each claim's text in factor space times its signed strength; the last coordinate is 0.
+        known: Number of distinct items that the user has had to do with, where some rows stand for corrections.
     """
 
     rows: Ints
     confidence: Floats
     target: Floats
     claims: Floats
+    known: int | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of items by which the history is trusted."""
+        return len(self.rows) if self.known is None else self.known
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ class FoldIn:
 
     def __call__(self, taste: Taste) -> Folded:
         """Fold one user in; costs `O(n k^2 + k^3)`."""
-        p, n = self.parameters, len(taste.rows)
+        p, n = self.parameters, taste.length
         ridge = p.ridge(n, self.items)
         y = self.tastes(taste.rows)
         inverse = p.alpha(n) * self.gram + (y * taste.confidence[:, None]).T @ y + ridge * self.precision

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recommend.foldin import Taste
 from recommend.parameters import Parameters
 
 Floats = npt.NDArray[np.float64]
@@ -23,8 +24,8 @@ class Events(NamedTuple):
         rows: `(n,)`, rows of the factors.
         weights: `(n,)`, signed and undecayed weights of the evidence, in [-1, 1]; 0 is neutral.
         scale: `(n,)`, what corrections multiply an event's confidence by; 1 where there are none.
-        given: `(n,)`, the target of an event that stands for a claim the user has added, whose confidence is its
-            scale; nan for all others.
+        given: `(n,)`, the target of an event that stands for a claim the user has added or rejected, whose confidence
+            is its scale; nan for all others.
     """
 
     ids: Sequence[str]
@@ -50,11 +51,12 @@ class History(NamedTuple):
     """What is known of each distinct item.
 
     Attributes:
-        rows: `(n,)`, rows of the factors in the order in which they came; distinct but for added claims' events.
+        rows: `(n,)`, rows of the factors in the order in which they came; distinct but for those of corrections.
         confidence: `(n,)`, at least 0.
         target: `(n,)`.
         item: `(e,)`, for each event, the place of its item in `rows`; -1 for an item that is left out.
         share: `(e,)`, the event's share of its item's confidence; the shares of an item add up to 1.
+        known: Number of the items that have events that have happened.
     """
 
     rows: Ints
@@ -62,6 +64,11 @@ class History(NamedTuple):
     target: Floats
     item: Ints
     share: Floats
+    known: int
+
+    def taste(self, claims: Floats) -> Taste:
+        """Return what is folded in, with the user's claims `(q, k)`."""
+        return Taste(self.rows, self.confidence, self.target, claims, self.known)
 
 
 def summarize(events: Events, parameters: Parameters) -> History:
@@ -73,7 +80,7 @@ def summarize(events: Events, parameters: Parameters) -> History:
     """
     p, count = parameters, len(events.rows)
     added = ~np.isnan(events.given)
-    # An added claim's event is an entry of its own, whatever else is known of its item.
+    # An event that stands for a correction is an entry of its own, whatever else is known of its item.
     entry = np.where(added, -1 - np.arange(count), events.rows)
     distinct, first, place = np.unique(entry, return_index=True, return_inverse=True)
     net = np.bincount(place, weights=np.where(added, events.given, events.weights), minlength=len(distinct))
@@ -94,7 +101,8 @@ def summarize(events: Events, parameters: Parameters) -> History:
     share = np.divide(size, total[place], out=np.zeros(count), where=(total[place] > 0) & (item >= 0))
     target = np.where(net[kept] > 0, 1.0, -p.dislike_target)
     target = np.where(added[first[kept]], events.given[first[kept]], target)
-    return History(events.rows[first[kept]], confidence[kept], target, item, share)
+    known = int(np.count_nonzero(~added[first[kept]]))
+    return History(events.rows[first[kept]], confidence[kept], target, item, share, known)
 
 
 def to_events(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from agent.contract import Claim
 from agent.evidence import EvidenceSettings, support
-from recommend.foldin import Floats, Folded, Ints, Taste
+from recommend.foldin import Floats, Folded, Ints
 from recommend.history import Events, History, summarize
 from recommend.model import Model
 from store.records import Event
@@ -27,6 +27,7 @@ class KnownClaim:
         strength: Signed.
         evidence: Signed weights by event id: what the claim rests on, and what speaks against it.
         cited: Ids of the events that it rests on.
+        locked: Whether the user has fixed it: it stays, however few of its events are left.
     """
 
     claim_id: str
@@ -34,12 +35,14 @@ class KnownClaim:
     strength: float
     evidence: Mapping[str, float]
     cited: frozenset[str]
+    locked: bool = False
 
     @classmethod
     def of(cls, claim: Claim) -> "KnownClaim":
         """Take a claim of a profile."""
         pieces = {e.event_id: e.weight for e in (*claim.evidence, *claim.counter_evidence)}
-        return cls(claim.claim_id, claim.name, claim.strength, pieces, frozenset(e.event_id for e in claim.evidence))
+        cited = frozenset(e.event_id for e in claim.evidence)
+        return cls(claim.claim_id, claim.name, claim.strength, pieces, cited, claim.locked)
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,11 @@ class Person:
     def folded(self) -> Folded:
         """The user's vector and its parts."""
         history = self.history
-        return self.model.fold_in(Taste(history.rows, history.confidence, history.target, self.claim_factors))
+        return self.model.fold_in(history.taste(self.claim_factors))
 
-    @cached_property
+    @property
     def scores(self) -> npt.NDArray[np.float32]:
-        """The score of every item, `(m,)`."""
+        """The score of every item, `(m,)`; not kept, since it may be large."""
         return np.asarray(self.model.factors @ self.folded.vector.astype(np.float32), dtype=np.float32)
 
     @property
@@ -130,7 +133,7 @@ class Person:
                 continue
             weights = np.array([w for _, w in left])
             found = support(weights, np.array([e in self.explicit for e, _ in left], dtype=bool))
-            if not found.holds(self.settings.max_negative_share) or not total[sign]:
+            if not (claim.locked or found.holds(self.settings.max_negative_share)) or not total[sign]:
                 strengths.append(0.0)
                 continue
             # A correction may have damped the strength: it is damped alike.

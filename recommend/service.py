@@ -1,14 +1,21 @@
-"""Recommendations and their reasons for users of the store: read the user, fold in, rank, explain."""
+"""Recommendations and their reasons for users of the store: read the user, fold in, rank, explain.
 
-from collections.abc import Mapping, Sequence
+A user who has been read is kept for as long as nothing of theirs changes (`store.standing`), titles and filters
+for as long as the `Recommender` lives: make a new one when the catalogue or the active model has changed.
+"""
+
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache
 
 from agent import archive
+from agent.catalogue import unit
 from agent.contract import Claim, Language
 from agent.embedder import Embedder
 from agent.evidence import EvidenceSettings, weigh
@@ -23,21 +30,29 @@ from recommend.contract import (
     RecommendedItem,
     RemovedEvent,
 )
-from recommend.corrections import NEAREST, correct
+from recommend.corrections import DENIED_NEAREST, NEAREST, PseudoEvent, correct
 from recommend.errors import UnknownItemError
 from recommend.history import Events, to_events
 from recommend.index import Candidates
 from recommend.model import Model
 from recommend.people import KnownClaim, Person
 from recommend.ranking import diversify, rank_of
-from store import catalogue, corrections, logs, profiles
+from store import catalogue, corrections, factors, logs, profiles
 from store.database import Database
 from store.errors import NotFoundError
 from store.logs import Log
+from store.standing import Standing, standing
 from store.vectors import claim_vectors
 
 Bools = npt.NDArray[np.bool_]
 _POOL = 200
+OF_CLAIM = 200
+"""Items nearest to a claim among which those for it are chosen."""
+_PEOPLE_BYTES = 256 << 20
+_TITLES = 200_000
+_FILTERS = 64
+_EVENT_BYTES, _USER_BYTES = 1_500, 20_000
+"""What a kept event takes, and a user besides."""
 
 
 class Request(NamedTuple):
@@ -48,6 +63,8 @@ class Request(NamedTuple):
         seen: Whether items that the user has had to do with may be recommended again.
         categories: Only items of any of these.
         attributes: Only items that have all of these.
+        exclude: Ids of items that are left out.
+        claim: Only the items nearest to this claim of the user's profile.
         diversity: Weight of diversity (MMR), in [0, 1]; 0 is off.
         near: Cosine of two items from which one is a near-duplicate of the other; None is off.
     """
@@ -56,11 +73,21 @@ class Request(NamedTuple):
     seen: bool = False
     categories: tuple[str, ...] = ()
     attributes: Mapping[str, str] = {}
+    exclude: tuple[str, ...] = ()
+    claim: str | None = None
     diversity: float = 0.0
     near: float | None = None
 
 
 PLAIN = Request()
+
+
+class _Kept(NamedTuple):
+    """A user who has been read, what the data stood at then, and about how much memory it takes."""
+
+    standing: Standing
+    person: Person
+    bytes: int
 
 
 @dataclass
@@ -93,6 +120,10 @@ class Recommender:
         if new.item_ids:
             self.model = self.model.extended(new.item_ids, new.vectors)
         self._candidates = Candidates(self.database, self.model, self.model_id, indexed)
+        self._lock = threading.Lock()
+        self._people: LRUCache[str, _Kept] = LRUCache(_PEOPLE_BYTES, getsizeof=lambda kept: kept.bytes)
+        self._known_titles: LRUCache[str, str] = LRUCache(_TITLES)
+        self._filters: LRUCache[tuple[Any, ...], Bools] = LRUCache(_FILTERS)
 
     def top(self, user_id: str, k: int = 10) -> Recommendations:
         """Return the `k` best items that are new to the user."""
@@ -109,7 +140,7 @@ class Recommender:
             raise ValueError(f"k is {request.k}: ask for at least 1 item")
         person = self.person(user_id)
         excluded = self._excluded(person, request)
-        allowed = self._allowed(request)
+        allowed = self._allowed(person, request)
         varied = request.diversity > 0 or request.near is not None
         pool = max(request.k, _POOL) if varied else request.k
         rows = self._candidates.candidates(person.folded.vector, pool, excluded, allowed)
@@ -167,7 +198,7 @@ class Recommender:
         if row in excluded:
             excluded = excluded[excluded != row]
             notes.append("The user has had to do with this item already: it would not be recommended.")
-        allowed = self._allowed(request)
+        allowed = self._allowed(person, request)
         if allowed is not None and not allowed[row]:
             allowed[row] = True
             notes.append("The filters leave this item out.")
@@ -198,13 +229,25 @@ class Recommender:
             NotFoundError: There is no such user.
         """
         with self.database.session() as session:
-            found = logs.read_logs(session, [user_id])
-            if not found and not logs.exists(session, user_id):
+            present = standing(session, user_id)
+            if present is None:
                 raise NotFoundError(f"There is no user {user_id}. `limner doctor` says what is in the store.")
+            with self._lock:
+                kept = self._people.get(user_id)
+            if kept is not None and kept.standing == present:
+                return kept.person
+            found = logs.read_logs(session, [user_id])
             log = found[0] if found else None
             claims = self._claims(session, user_id) if log else None
             live = corrections.live(session, user_id) if log else []
-        return self._person(user_id, log, claims, live)
+        person, complete = self._person(user_id, log, claims, live)
+        if complete:
+            size = len(person.told) * _EVENT_BYTES + self.model.factors.shape[1] ** 2 * 8 + _USER_BYTES
+            with self._lock:
+                self._people.pop(user_id, None)
+                if size <= self._people.maxsize:
+                    self._people[user_id] = _Kept(present, person, size)
+        return person
 
     @staticmethod
     def _claims(session: Any, user_id: str) -> list[Claim] | None:
@@ -214,7 +257,10 @@ class Recommender:
             return None
         return [claim for claim in profile.claims if claim.kind != "intent"]
 
-    def _person(self, user_id: str, log: Log | None, claims: list[Claim] | None, live: Sequence[Any]) -> Person:
+    def _person(
+        self, user_id: str, log: Log | None, claims: list[Claim] | None, live: Sequence[Any]
+    ) -> tuple[Person, bool]:
+        """Put a user together, and tell whether all claims have vectors: a profile is stored a moment before these."""
         events = log.events if log else ()
         times = np.array([e.ts.timestamp() for e in events], dtype=np.float64)
         weights = weigh(
@@ -226,24 +272,23 @@ class Recommender:
         stored = claim_vectors(self.database, self.embedder.name, [user_id])
         vector_of = dict(zip(stored.claim_ids, stored.vectors, strict=True))
         known = [KnownClaim.of(claim) for claim in corrected.claims if claim.claim_id in vector_of]
+        complete = len(known) == len(corrected.claims)
         vectors = [vector_of[claim.claim_id] for claim in known]
         if corrected.added:
             embedded = self.embedder.embed([added.text for added in corrected.added])
             for added, vector in zip(corrected.added, embedded, strict=True):
-                pseudo = added.pseudo_events(catalogue.nearest(self.database, self.embedder.name, vector, NEAREST))
-                placed = [p for p in pseudo if p.item_id in self.model.row_of]
-                cited = frozenset(p.event_id for p in placed)
+                near = catalogue.nearest(self.database, self.embedder.name, vector, NEAREST)
+                usable, cited = self._with(usable, added.pseudo_events(near))
                 known.append(KnownClaim(added.claim_id, added.name, added.sign * added.strength, {}, cited))
                 vectors.append(vector)
-                usable = Events(
-                    [*usable.ids, *(p.event_id for p in placed)],
-                    np.append(usable.rows, [self.model.row_of[p.item_id] for p in placed]).astype(np.int64),
-                    np.append(usable.weights, [p.target for p in placed]),
-                    np.append(usable.scale, [p.confidence for p in placed]),
-                    np.append(usable.given, [p.target for p in placed]),
-                )
+        item_of = {e.event_id: e.item_id for e in events if e.item_id is not None}
+        for denied in corrected.denied:
+            cited_items = sorted({item_of[i] for i in denied.evidence if i in item_of})
+            usable, cited = self._with(usable, denied.pseudo_events(self._like(cited_items, set(item_of.values()))))
+            known.append(KnownClaim(denied.claim_id, denied.name, 0.0, {}, cited))
+            vectors.append(np.zeros(self.embedder.dimension, dtype=np.float32))
         stacked = np.stack(vectors) if vectors else np.zeros((0, self.embedder.dimension), dtype=np.float32)
-        return Person(
+        person = Person(
             user_id=user_id,
             model=self.model,
             events=usable,
@@ -255,24 +300,83 @@ class Recommender:
             settings=self.settings,
             has_profile=claims is not None,
         )
+        return person, complete
+
+    def _with(self, events: Events, pseudo: Sequence[PseudoEvent]) -> tuple[Events, frozenset[str]]:
+        """Add events that stand for a correction, and return their ids."""
+        placed = [p for p in pseudo if p.item_id in self.model.row_of]
+        targets = [p.target for p in placed]
+        joined = Events(
+            [*events.ids, *(p.event_id for p in placed)],
+            np.append(events.rows, self._rows(p.item_id for p in placed)),
+            np.append(events.weights, targets),
+            np.append(events.scale, [p.confidence for p in placed]),
+            np.append(events.given, targets),
+        )
+        return joined, frozenset(p.event_id for p in placed)
+
+    def _like(self, item_ids: Sequence[str], besides: Collection[str]) -> list[str]:
+        """Return the items whose texts are nearest to the mean of some items' texts, besides those that are known."""
+        if not item_ids:
+            return []
+        mean = self.model.projection.mean
+        found = logs.read_vectors(self.database, "item", self.embedder.name, item_ids)
+        centred = unit(np.stack([v.vector for v in found.values()]) - mean) if found else np.zeros((0, len(mean)))
+        if not len(centred):
+            return []
+        direction = np.asarray(centred.mean(axis=0), dtype=np.float32)
+        return catalogue.nearest(
+            self.database, self.embedder.name, direction, DENIED_NEAREST, centre=mean, besides=sorted(besides)
+        )
 
     def _excluded(self, person: Person, request: Request) -> npt.NDArray[np.int64]:
-        return np.zeros(0, dtype=np.int64) if request.seen else person.seen
+        seen = np.zeros(0, dtype=np.int64) if request.seen else person.seen
+        return np.union1d(seen, self._rows(request.exclude)) if request.exclude else seen
 
-    def _allowed(self, request: Request) -> Bools | None:
-        if not request.categories and not request.attributes:
-            return None
+    def _allowed(self, person: Person, request: Request) -> Bools | None:
+        """Return which rows the filters let pass, `(m,)`, the caller's own; None where there is no filter."""
+        allowed = None
+        if request.categories or request.attributes:
+            wanted = (request.categories, *sorted(request.attributes.items()))
+            with self._lock:
+                kept = self._filters.get(wanted)
+            if kept is None:
+                with self.database.session() as session:
+                    kept = self._mask(catalogue.matching(session, request.categories, request.attributes))
+                with self._lock:
+                    self._filters[wanted] = kept
+            allowed = kept.copy()
+        if request.claim is not None:
+            if request.claim not in {claim.claim_id for claim in person.claims}:
+                raise NotFoundError(
+                    f"User {person.user_id} has no claim {request.claim} that recommendations can go by. "
+                    f"`limner profile show {person.user_id} --json` lists the claims."
+                )
+            near = self._mask(
+                factors.items_for_claim(self.database, self.model_id, person.user_id, request.claim, OF_CLAIM)
+            )
+            allowed = near if allowed is None else allowed & near
+        return allowed
+
+    def _rows(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        return np.array([self.model.row_of[i] for i in item_ids if i in self.model.row_of], dtype=np.int64)
+
+    def _mask(self, item_ids: Iterable[str]) -> Bools:
         mask = np.zeros(len(self.model.item_ids), dtype=np.bool_)
-        with self.database.session() as session:
-            for item_id in catalogue.matching(session, request.categories, request.attributes):
-                if item_id in self.model.row_of:
-                    mask[self.model.row_of[item_id]] = True
+        mask[self._rows(item_ids)] = True
         return mask
 
     def _titles(self, item_ids: Sequence[str]) -> dict[str, str]:
-        with self.database.session() as session:
-            items = logs.read_items(session, item_ids)
-        return {i: wording.title(items[i]) if i in items else i for i in item_ids}
+        with self._lock:
+            found = {i: self._known_titles[i] for i in item_ids if i in self._known_titles}
+        if missing := [i for i in item_ids if i not in found]:
+            with self.database.session() as session:
+                items = logs.read_items(session, missing)
+            new = {i: wording.title(item) for i, item in items.items()}
+            with self._lock:
+                self._known_titles.update(new)
+            found |= {i: new.get(i, i) for i in missing}
+        return found
 
     def _notes(self, person: Person) -> list[str]:
         notes = []

@@ -90,9 +90,15 @@ def event_text(kind: str | None, title: str, value: float | None, language: Lang
 def claim_text(name: str, strength: float, events: int, language: Language) -> str:
     """Name a claim and the number of events that stand behind it here.
 
+    A strength of 0 is that of an interest which the user has rejected.
+
     >>> claim_text("War dramas", 0.4, 31, "en")
     'your interest in war dramas (31 events)'
+    >>> claim_text("War dramas", 0.0, 50, "en")
+    'you do not want war dramas'
     """
+    if not strength:
+        return f"你不想要“{name}”" if language == "zh" else f"you do not want {_inside(name)}"
     liked = strength >= 0
     if language == "zh":
         count = f"（{events}条记录）" if events else ""

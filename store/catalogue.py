@@ -40,12 +40,34 @@ def items_besides(database: Database, model: str, known: Sequence[str]) -> ItemV
     return ItemVectors([row[0] for row in rows], stack([row[1] for row in rows]))
 
 
-def nearest(database: Database, model: str, vector: npt.NDArray[np.float32], count: int) -> list[str]:
-    """Return the ids of the items whose vectors are nearest to one by cosine, the nearest first."""
+def nearest(
+    database: Database,
+    model: str,
+    vector: npt.NDArray[np.float32],
+    count: int,
+    *,
+    centre: npt.NDArray[np.float32] | None = None,
+    besides: Sequence[str] = (),
+) -> list[str]:
+    """Return the ids of the items whose vectors are nearest to one by cosine, the nearest first; all are looked at.
+
+    Args:
+        database: To read from.
+        model: The embedder.
+        vector: `(d,)`.
+        count: How many are wanted.
+        centre: `(d,)`, what is taken off the items' vectors first; nothing unless given.
+        besides: Ids of items that are not wanted.
+    """
+    query = """
+        select owner_id
+        from embeddings
+        where kind = 'item' and model = %(model)s and owner_id <> all(%(besides)s)
+        order by case when %(centre)s::vector is null then vector else vector - %(centre)s::vector end <=> %(vector)s,
+            owner_id
+        limit %(count)s
+    """
+    given = {"model": model, "vector": vector, "count": count, "centre": centre, "besides": list(besides)}
     with database.raw() as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "select owner_id from embeddings where kind = 'item' and model = %s order by vector <=> %s, owner_id"
-            " limit %s",
-            (model, vector, count),
-        )
+        cursor.execute(query, given)
         return [row[0] for row in cursor]

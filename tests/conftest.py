@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings as hypothesis_settings
 from sqlalchemy import make_url
 
 from store.database import Database
@@ -15,6 +16,9 @@ from tests.scripted_llm import ScriptedLLM
 
 TEMPLATE = f"limner_test_template_{os.getpid()}"
 _numbers = itertools.count(1)
+
+hypothesis_settings.register_profile("limner", deadline=None)  # a busy machine is no fault
+hypothesis_settings.load_profile("limner")
 
 
 def admin(url: str) -> psycopg.Connection:

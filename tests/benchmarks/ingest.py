@@ -19,6 +19,7 @@ import polars as pl
 
 from store.database import Database, open_database
 from store.ingest import ingest
+from store.privacy import Hasher
 
 USERS, ITEMS = 100_000, 50_000
 TYPES = ("view", "click", "like", "purchase", "rating")
@@ -84,6 +85,7 @@ def run_ingest(url: str, path: Path) -> None:
         source="benchmark",
         known_types=TYPES,
         now=datetime.now(UTC),
+        hasher=Hasher(b"key of the benchmark"),
         rejects_path=path.with_suffix(".rejects.csv"),
     )
     print(json.dumps({"seconds": report.seconds, "stored": report.rows_stored, "peak_mb": peak_mb()}))

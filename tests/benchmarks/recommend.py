@@ -168,7 +168,7 @@ def person(model: Model, cluster: npt.NDArray[np.int64], rng: np.random.Generato
 def folded(model: Model, someone: Someone) -> tuple[Any, Any]:
     """Fold a user in."""
     history = summarize(someone.events, model.card.parameters)
-    return history, model.fold_in(Taste(history.rows, history.confidence, history.target, someone.claims))
+    return history, model.fold_in(history.taste(someone.claims))
 
 
 def scored(model: Model, someone: Someone) -> tuple[Any, Any, npt.NDArray[np.float32]]:

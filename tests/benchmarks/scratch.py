@@ -12,6 +12,7 @@ from store import logs
 from store.database import Database, open_database
 from store.datasets import fetch_ml_100k
 from store.ingest import ingest
+from store.privacy import hasher
 
 
 class Scratch(NamedTuple):
@@ -44,6 +45,7 @@ def load(made: Scratch, settings: Settings, kind: str, path: Path) -> None:
         source="benchmark",
         known_types=set(settings.evidence_settings.types),
         now=now(),
+        hasher=hasher(made.home, None),
         rejects_path=made.home / "rejects.csv",
         reject_limit=0.0,
     )

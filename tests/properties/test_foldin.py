@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from irspack import IALSRecommender
 
 from recommend.explaining import claim_counterfactuals, counterfactual, explain, without_claim
-from recommend.foldin import Folded, FoldIn, Taste
+from recommend.foldin import Folded, FoldIn
 from recommend.history import Events, summarize
 from recommend.parameters import Parameters
 
@@ -62,7 +62,7 @@ class World(NamedTuple):
 
     def fold(self, events: Events | None = None, claims: np.ndarray | None = None) -> Folded:
         h = summarize(self.events if events is None else events, self.parameters)
-        return self.fold_in(Taste(h.rows, h.confidence, h.target, self.claims if claims is None else claims))
+        return self.fold_in(h.taste(self.claims if claims is None else claims))
 
 
 def widened(array: np.ndarray, axes: int = 1) -> np.ndarray:
@@ -91,8 +91,9 @@ def entries(log: list[Told], p: Parameters) -> list[tuple[int, float, float]]:
 def reference(world: World, log: list[Told] | None = None, claims: np.ndarray | None = None) -> np.ndarray:
     """x = W (sum c t y + r P mu), and the weight of the popularity, from the formula."""
     p, y = world.parameters, world.factors[:, :-1].astype(np.float64)
-    known = entries(world.log if log is None else log, p)
-    n = len(known)
+    log = world.log if log is None else log
+    known = entries(log, p)
+    n = len(known) - sum(e.added is not None and e.scale > 0 for e in log)
     trust = 1.0 if p.half_trust == 0 else n / (n + p.half_trust)
     alpha = p.alpha0 * (p.sparse_alpha + (1 - p.sparse_alpha) * trust)
     ridge = p.reg * (n + p.alpha0 * ITEMS) ** p.nu
@@ -279,5 +280,5 @@ def test_for_plain_likes_it_is_the_fold_in_of_irspack(liked: set[int], user: int
     history = summarize(events, plain)
     claims = features[user].astype(np.float64)[:, None] * np.asarray(core.user_feature_weight, dtype=np.float64)
     fold_in = FoldIn(widened(np.asarray(core.item)), np.ones(FACTORS + 1), widened(np.eye(FACTORS), 2), plain)
-    found = fold_in(Taste(history.rows, history.confidence, history.target, widened(claims))).vector[:-1]
+    found = fold_in(history.taste(widened(claims))).vector[:-1]
     assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)

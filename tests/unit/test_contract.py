@@ -60,7 +60,7 @@ def test_claims_that_are_refused(change: dict[str, Any], said: str) -> None:
 
 
 def test_a_users_own_claim_needs_no_event() -> None:
-    claim = Claim.model_validate(CLAIM | {"origin": "user", "evidence": [], "locked": True})
+    claim = Claim.model_validate(CLAIM | {"origin": "user", "evidence": [], "locked": True, "correction_id": 1})
     assert claim.locked
 
 

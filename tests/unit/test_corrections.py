@@ -1,5 +1,6 @@
 """What corrections do to claims and events, and what the command says of the top 10."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -8,15 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.contract import Claim, Evidence
-from agent.corrections import ALONE_STRENGTH
-from api.correcting import find
+from agent.contract import Claim, Evidence, Kind
+from agent.corrections import ALONE_STRENGTH, fixing, is_about, likeness
+from agent.embedder import Vectors
+from agent.evidence import EvidenceSettings
+from api.correcting import find, own_words
 from recommend.comparing import Change, changes
 from recommend.contract import RecommendedItem
 from recommend.corrections import KAPPA, LESS_RHO, Corrected, correct
-from recommend.foldin import Floats, FoldIn, Taste
-from recommend.history import summarize, to_events
+from recommend.foldin import Floats, FoldIn
+from recommend.history import Events, summarize, to_events
 from recommend.parameters import Parameters
+from recommend.people import KnownClaim, Person
 from store.errors import NotFoundError
 from store.tables import CorrectionRow
 
@@ -48,13 +52,24 @@ CLAIMS = [WAR, NOIR, GORE]
 
 
 def test_without_corrections_nothing_changes() -> None:
-    assert correct([], CLAIMS, EVENTS) == Corrected(tuple(CLAIMS), (), {}, ())
+    assert correct([], CLAIMS, EVENTS) == Corrected(tuple(CLAIMS), (), {}, (), ())
 
 
 def test_a_rejected_claim_goes_with_its_events_but_not_with_those_that_another_cites() -> None:
     found = correct([row("reject", "War films", "abcd")], CLAIMS, EVENTS)
     assert (ids(found.claims), ids(found.rejected)) == (["i2", "d1"], ["i1"])
     assert found.scale == {"a": 0.0, "b": 0.0, "c": 0.0}
+
+
+def test_a_rejected_interest_is_denied_whether_or_not_the_profile_has_it() -> None:
+    found = correct([row("reject", "War films", "abcd"), row("reject", "Gone", "xy")], CLAIMS, EVENTS)
+    assert [(d.name, d.evidence) for d in found.denied] == [("War films", tuple("abcd")), ("Gone", ("x", "y"))]
+    told = found.denied[0].pseudo_events(["m1", "m2"])
+    assert [(p.item_id, p.target, p.confidence) for p in told] == [("m1", -1.0, 12.5), ("m2", -1.0, 12.5)]
+    assert {p.event_id[0] for p in told} == {"-"}
+    assert found.denied[0].pseudo_events([]) == []
+    assert correct([row("less", "War films", "abcd")], CLAIMS, EVENTS).denied == ()
+    assert correct([row("reject", "War films", "abcd", kind="dislike")], CLAIMS, EVENTS).denied == ()
 
 
 def test_an_event_goes_when_all_the_claims_that_cite_it_go() -> None:
@@ -116,6 +131,18 @@ def test_events_that_are_gone_are_not_scaled() -> None:
 
 def test_a_pin_has_no_effect() -> None:
     assert correct([row("pin", "War films", "abcd")], CLAIMS, EVENTS) == correct([], CLAIMS, EVENTS)
+
+
+def test_claims_of_the_users_own_are_counted_by_their_corrections_alone() -> None:
+    own = claim("+1", "Space opera", "", 0.1, origin="user", locked=True, correction_id=1)
+    found = correct([row("add", "Space opera")], [*CLAIMS, own], EVENTS)
+    assert found == correct([row("add", "Space opera")], CLAIMS, EVENTS)
+    assert correct([], [*CLAIMS, own], EVENTS) == correct([], CLAIMS, EVENTS)
+
+
+def test_an_intent_does_not_count_in_the_usual_strength() -> None:
+    need = claim("n1", "A tent", "ab", 0.01, kind="intent")
+    assert correct([row("add", "Space opera")], [NOIR, need], EVENTS).added[0].strength == 0.3
 
 
 def test_an_added_claim_has_the_median_strength_and_pseudo_events() -> None:
@@ -196,7 +223,7 @@ def _vector(events: str, scale: dict[str, float], factors: Floats) -> Floats:
     """Fold in ten events on items of their own."""
     row_of = {e: n for n, e in enumerate(EVENTS)}
     history = summarize(to_events(events, events, np.ones(len(events)), row_of, scale), Parameters())
-    taste = Taste(history.rows, history.confidence, history.target, np.zeros((0, factors.shape[1])))
+    taste = history.taste(np.zeros((0, factors.shape[1])))
     size = factors.shape[1]
     precision = np.diag([1.0] * (size - 1) + [0.0])
     fold_in = FoldIn(factors.astype(np.float32), np.zeros(size), precision, Parameters(factors=size - 1))
@@ -212,6 +239,98 @@ def test_folded_in_a_rejection_is_as_if_its_events_had_never_been() -> None:
     lessened = _vector(EVENTS, correct([row("less", "War films", "abcd")], CLAIMS, EVENTS).scale, factors)
     mean = [float((factors[:3] @ x).mean()) for x in (rejected, lessened, plain)]
     assert mean == sorted(mean)
+
+
+# In the next summary.
+
+
+def about(action_row: CorrectionRow, name: str, events: str, meaning: float = 0.0, kind: Kind = "interest") -> bool:
+    return is_about(action_row, kind, name, frozenset(events), meaning)
+
+
+@pytest.mark.parametrize(
+    ("events", "meaning", "same"),
+    [
+        ("abxy", 0.0, True),  # half of it is the correction's
+        ("axyz", 0.0, False),
+        ("xyz", 0.8, True),  # other events, the same meaning
+        ("xyz", 0.79, False),
+        ("abuvwxyz", 0.5, True),  # it has taken over half of the correction's, and is alike
+        ("abuvwxyz", 0.49, False),
+        ("auvwxyz", 0.5, False),
+        ("", 0.0, False),
+    ],
+)
+def test_what_a_correction_is_about(events: str, meaning: float, *, same: bool) -> None:
+    rejected = row("reject", "War films", "abcd")
+    assert about(rejected, "Men at arms", events, meaning) is same
+    assert about(rejected, "war FILMS", events)
+    assert not about(rejected, "War films", events, meaning, "dislike")
+    assert about(rejected, "War films", events, meaning, "intent")
+
+
+def test_a_rewritten_claim_is_known_by_either_name() -> None:
+    rewritten = row("rewrite", "War films", new_name="What grandfather saw")
+    assert about(rewritten, "war films", "")
+    assert about(rewritten, "what grandfather saw", "")
+
+
+def _letters(texts: Sequence[str]) -> Vectors:
+    counts = np.array([[text.count(c) for c in "abc"] for text in texts], dtype=np.float32)
+    return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
+
+
+def test_likeness_is_the_cosine_and_of_chinese_the_share_of_letters_in_common() -> None:
+    found = likeness(["aab", "侦探小说"], ["ab", "c", "侦探电影", "侦探小说"], _letters)
+    assert found[0] == pytest.approx([3 / np.sqrt(10), 0, 0, 0])
+    assert found[1] == pytest.approx([0, 0, 1 / 5, 1])
+
+
+def test_the_latest_words_for_a_claim_count_until_it_is_rejected() -> None:
+    def fixed(*rows: CorrectionRow) -> list[int | None]:
+        return [r.correction_id for r in fixing(rows)]
+
+    pin = row("pin", "War films", "abcd", correction_id=1)
+    words = row("rewrite", "war films", "abcd", correction_id=2, new_name="Mine")
+    again = row("rewrite", "Mine", "", correction_id=3, new_statement="I say.")
+    drifted = row("pin", "Other", "cdxy", correction_id=4)
+    apart = row("pin", "Jazz", "xyz", correction_id=5)
+    assert fixed(pin, apart) == [1, 5]
+    assert fixed(pin, words, apart) == [2, 5]
+    assert fixed(pin, words, again) == [3]
+    assert fixed(pin, drifted) == [4]
+    assert fixed(pin, row("rewrite", "War films", "abcd", correction_id=6, kind="dislike")) == [1, 6]
+    assert fixed(pin, apart, row("reject", "War films", "abcd", correction_id=7)) == [5]
+    assert fixed(words, row("reject", "MINE", "", correction_id=7)) == []
+    assert fixed(row("reject", "War films", "abcd", correction_id=7), pin) == []
+    assert fixed(pin, row("reject", "A need", "ab", kind="intent", correction_id=7)) == [1]
+
+
+@pytest.mark.parametrize("words", ["", " ", "x" * 601, "a\nb", "a\tb", "a\x7fb", "a\u202eb", "a\ufeffb", "a\ud800b"])
+def test_words_that_a_user_cannot_have(words: str) -> None:
+    with pytest.raises(ValueError, match="must have"):
+        own_words(words)
+
+
+@pytest.mark.parametrize(
+    "words", ["x" * 600, "<b>'; drop table claims;--</b>", "我喜欢", "👩\u200d🚀", "[1] {x} %s \\n"]
+)
+def test_words_of_a_user_are_kept_as_they_are(words: str) -> None:
+    assert own_words(f"  {words} ") == words
+
+
+@pytest.mark.parametrize(("locked", "left"), [(True, 0.25), (False, 0.0)])
+def test_a_claim_that_the_user_keeps_stays_while_any_of_its_events_does(left: float, *, locked: bool) -> None:
+    events = Events(list("ab"), np.array([0, 1]), np.ones(2), np.ones(2), np.full(2, np.nan))
+    decayed = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0, "e": 1.0}
+    known = KnownClaim("i1", "War films", 0.4, {"a": 1.0, "b": 1.0}, frozenset("ab"), locked)
+    model: Any = None
+    person = Person(
+        "ann", model, events, {}, decayed, frozenset(decayed), [known], np.ones((1, 3)), EvidenceSettings(), True
+    )
+    assert person.claims_without(np.array([False, False]))[0] == pytest.approx(0.4)
+    assert person.claims_without(np.array([True, False]))[0] == pytest.approx(left)
+    assert person.claims_without(np.array([True, True]))[0] == pytest.approx(0.0)
 
 
 def ranked(letters: str) -> list[RecommendedItem]:

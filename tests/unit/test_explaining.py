@@ -25,7 +25,7 @@ from recommend.contract import (
     RestPart,
 )
 from recommend.explaining import claim_counterfactuals, counterfactual, explain, owners, without_claim
-from recommend.foldin import FoldIn, Taste
+from recommend.foldin import FoldIn
 from recommend.history import Events, summarize
 from recommend.model import Card, Model, Projection
 from recommend.narrating import PROMPT, WhyWords, holds, narrate
@@ -53,7 +53,7 @@ FOLD_IN = FoldIn(FACTORS, RNG.normal(scale=0.3, size=4), PRECISION, PARAMETERS)
 
 def vector(events: Events = EVENTS, claims: np.ndarray = CLAIMS) -> np.ndarray:
     h = summarize(events, PARAMETERS)
-    return FOLD_IN(Taste(h.rows, h.confidence, h.target, claims)).vector
+    return FOLD_IN(h.taste(claims)).vector
 
 
 def rank(row: int, events: Events = EVENTS, claims: np.ndarray = CLAIMS) -> int:
@@ -72,7 +72,7 @@ def without(places: tuple[int, ...]) -> Events:
 def rank_without(fold_in: FoldIn, events: Events, gone: set[int], row: int) -> int:
     history = summarize(events.without(np.isin(np.arange(len(events.rows)), list(gone))), PARAMETERS)
     nothing = np.zeros((0, len(fold_in.crowd)))
-    scores = fold_in.factors @ fold_in(Taste(history.rows, history.confidence, history.target, nothing)).vector
+    scores = fold_in.factors @ fold_in(history.taste(nothing)).vector
     return 1 + sum(scores[r] > scores[row] for r in range(len(scores)) if r not in events.rows)
 
 
@@ -85,9 +85,7 @@ class TestReasons:
     def test_events_of_one_item_share_its_part_by_their_confidence(self) -> None:
         weighted = PARAMETERS.model_copy(update={"rating_weights": True})
         history = summarize(EVENTS, weighted)
-        folded = FoldIn(FACTORS, FOLD_IN.crowd, PRECISION, weighted)(
-            Taste(history.rows, history.confidence, history.target, CLAIMS)
-        )
+        folded = FoldIn(FACTORS, FOLD_IN.crowd, PRECISION, weighted)(history.taste(CLAIMS))
         found = explain(folded, history, EVENTS, FACTORS[0], {})
         assert found.events[1] == pytest.approx(2 * found.events[2])
         of_items, *_ = folded.parts(FACTORS[0].astype(np.float64))
@@ -96,7 +94,7 @@ class TestReasons:
     def test_events_without_effect_have_no_part(self) -> None:
         neutral = EVENTS._replace(weights=np.array([1.0, 0.5, -0.5, 0.0, -0.5, 1.0, 1.0]))
         history = summarize(neutral, PARAMETERS)
-        folded = FOLD_IN(Taste(history.rows, history.confidence, history.target, CLAIMS))
+        folded = FOLD_IN(history.taste(CLAIMS))
         found = explain(folded, history, neutral, FACTORS[0], CITED)
         assert found.events[[1, 2, 3]].tolist() == [0, 0, 0]  # liked and disliked alike; neutral
         assert (found.events[[0, 4, 5, 6]] != 0).all()
@@ -105,7 +103,7 @@ class TestReasons:
     def test_a_user_without_anything_has_the_crowd_alone(self) -> None:
         nobody = Events.told([], np.zeros(0, dtype=np.int64), np.zeros(0))
         history = summarize(nobody, PARAMETERS)
-        folded = FOLD_IN(Taste(history.rows, history.confidence, history.target, np.zeros((0, 4))))
+        folded = FOLD_IN(history.taste(np.zeros((0, 4))))
         found = explain(folded, history, nobody, FACTORS[0], {})
         assert (found.events.size, found.texts.size, found.evidence.size) == (0, 0, 0)
         assert found.crowd == pytest.approx(folded.score(FACTORS[0].astype(np.float64)))

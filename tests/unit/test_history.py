@@ -20,7 +20,7 @@ def told(*pairs: tuple[int, float], scale: list[float] | None = None) -> Events:
 
 
 def listed(history: History) -> tuple[list[float], ...]:
-    return tuple(column.tolist() for column in history)
+    return tuple(column.tolist() for column in history[:5])
 
 
 # Row 4 is liked in spite of one event, row 7 disliked in spite of one, row 9 is neutral.
