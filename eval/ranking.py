@@ -76,6 +76,7 @@ class Suite:
         seeds: How many.
         trials: Points tried for each model.
         tell: Called with what is being done.
+        sequential: Whether SASRec is measured as well; it is not tuned, and needs torch-rechub.
     """
 
     world: World
@@ -83,6 +84,7 @@ class Suite:
     seeds: int = 5
     trials: int = 40
     tell: Tell = print
+    sequential: bool = False
 
     def case(self, cut: Cut, events: Interactions, seed: int) -> Case:
         """Split, and make the claims of the training part."""
@@ -141,6 +143,8 @@ class Suite:
             ("Markov chain", self._markov(split)),
             ("iALS", self._ials(split, claims, points["ials"], seed)),
         ]
+        if self.sequential:
+            found.append(("SASRec", self._sasrec(split, seed)))
         found += [(n, self._fused(split, claims, points["fused"] | change, seed)) for n, change in ABLATIONS.items()]
         found += [(n, self._fused(split, null(claims, n, seed), points["fused"], seed)) for n in NULLS]
         return found
@@ -178,6 +182,17 @@ class Suite:
     def _ease(self, split: Split, _claims: Claims, point: Point, _seed: int) -> Floats:
         likes, rows = self._likes(split)
         return baselines.with_fallback(baselines.ease(likes, **point), baselines.popularity(likes))(rows)
+
+    def _sasrec(self, split: Split, seed: int) -> Floats:
+        from eval.sequential import SequentialSettings, train_sequential  # noqa: PLC0415 - torch-rechub is optional
+
+        likes = split.train.take(split.train.weight > 0)
+        scores = train_sequential(likes, SequentialSettings(seed=seed))(likes)[np.unique(split.test.user)]
+        return np.where(
+            scores.any(axis=1, keepdims=True),
+            scores,
+            baselines.popularity(self._likes(split)[0])(self._likes(split)[1]),
+        )
 
     @staticmethod
     def _markov(split: Split) -> Floats:

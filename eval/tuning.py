@@ -81,7 +81,7 @@ def search(
     done = len([t for t in study.trials if t.state.is_finished()])
     if not done:
         for point in first:
-            study.enqueue_trial(dict(point))
+            study.enqueue_trial(dict(point), skip_if_exists=True)
 
     def objective(trial: optuna.Trial) -> float:
         point = space(trial)

@@ -42,6 +42,17 @@ class Recommendations(Wire):
         notes: What the reader should know, such as that the model is older than the data.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "user_id": "405",
+                "items": [{"item_id": "641", "title": "The Lantern Road (1957)", "rank": 1, "score": 0.612}],
+                "basis": "events and profile",
+                "model_id": "3",
+                "notes": [],
+            }
+        }
+    )
     user_id: str
     items: list[RecommendedItem]
     basis: Basis
@@ -167,6 +178,29 @@ class Explanation(Wire):
         narrated: Whether a language model wrote `text`, checked against the parts; else a template did.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "user_id": "405",
+                "item_id": "641",
+                "title": "The Lantern Road (1957)",
+                "score": 0.612,
+                "rank": 1,
+                "parts": [
+                    {
+                        "kind": "claim", "contribution": 0.431, "text": "your interest in war dramas (1 event)",
+                        "claim_id": "i1", "name": "War dramas", "strength": 0.41, "evidence": ["c0ffee"],
+                        "events_part": 0.404, "text_part": 0.027,
+                    },
+                    {"kind": "crowd", "contribution": 0.09, "text": "many like it"},
+                    {"kind": "rest", "contribution": 0.091, "text": "8 more of your events", "count": 8, "events": 8},
+                ],
+                "total": 0.612,
+                "error": 0.0,
+                "text": "You are recommended The Lantern Road (1957) because of your interest in war dramas.",
+            }
+        }
+    )  # fmt: skip
     user_id: str
     item_id: str
     title: str

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 class Parameters(BaseModel):
     """How factors are trained, and how a user's events and claims are folded in.
 
+    The defaults come from `limner train --tune --trials 60` on MovieLens-100K (NDCG@10 of held-out later visits of 259
+    users .156, against .125 where the search began), rounded. Other logs want a search of their own.
+
     Attributes:
         factors: Length `k` of a factor.
         epochs: Of alternating least squares.
@@ -31,21 +34,21 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     factors: int = Field(default=64, ge=1, le=1024)
     epochs: int = Field(default=16, ge=1)
-    alpha0: float = Field(default=1.0, gt=0)
-    reg: float = Field(default=0.005, gt=0)
+    alpha0: float = Field(default=0.37, gt=0)
+    reg: float = Field(default=0.026, gt=0)
     nu: float = Field(default=1.0, ge=0)
-    user_features: float | None = Field(default=100.0, gt=0)
-    item_features: float | None = Field(default=100.0, gt=0)
+    user_features: float | None = Field(default=160.0, gt=0)
+    item_features: float | None = Field(default=450.0, gt=0)
     projection: int = Field(default=48, ge=1)
     seed: int = 0
-    rating_weights: bool = False
-    dislike_target: float = Field(default=0.0, ge=0)
-    dislike_weight: float = Field(default=0.0, ge=0)
-    half_trust: float = Field(default=5.0, ge=0)
-    sparse_alpha: float = Field(default=0.0, ge=0, le=1)
-    crowd: float = Field(default=1.0, ge=0)
-    popular: float = Field(default=0.0, ge=0)
-    covariance: float = Field(default=0.0, ge=0, le=1)
+    rating_weights: bool = True
+    dislike_target: float = Field(default=0.2, ge=0)
+    dislike_weight: float = Field(default=0.25, ge=0)
+    half_trust: float = Field(default=0.6, ge=0)
+    sparse_alpha: float = Field(default=0.96, ge=0, le=1)
+    crowd: float = Field(default=1.9, ge=0)
+    popular: float = Field(default=0.34, ge=0)
+    covariance: float = Field(default=0.87, ge=0, le=1)
     recency: float = Field(default=0.0, ge=0)
     recency_half: float = Field(default=3.0, gt=0)
 

@@ -141,20 +141,7 @@ class Recommender:
         person = self.person(user_id)
         excluded = self._excluded(person, request)
         allowed = self._allowed(person, request)
-        varied = request.diversity > 0 or request.near is not None
-        pool = max(request.k, _POOL) if varied else request.k
-        rows = self._candidates.candidates(person.folded.vector, pool, excluded, allowed)
-        before: Sequence[int | None] = [None] * len(rows)
-        if varied:
-            chosen = diversify(
-                rows,
-                self.model.factors[rows] @ person.folded.vector,
-                self.model.factors[rows],
-                request.k,
-                request.diversity,
-                request.near,
-            )
-            rows, before = chosen.rows, [int(b) for b in chosen.before]
+        rows, before = self._list(person, request, excluded, allowed)
         titles = self._titles([self.model.item_ids[row] for row in rows])
         exact = self.model.factors[rows].astype(np.float64) @ person.folded.vector
         items = [
@@ -171,6 +158,20 @@ class Recommender:
             user_id=user_id, items=items, basis=basis(person), model_id=str(self.model_id), notes=notes
         )
 
+    def _list(
+        self, person: Person, request: Request, excluded: npt.NDArray[np.int64], allowed: Bools | None
+    ) -> tuple[npt.NDArray[np.int64], Sequence[int | None]]:
+        """Return the rows of the best items, and their ranks without control of diversity, where there is any."""
+        varied = request.diversity > 0 or request.near is not None
+        pool = max(request.k, _POOL) if varied else request.k
+        rows = self._candidates.candidates(person.folded.vector, pool, excluded, allowed)
+        if not varied:
+            return rows, [None] * len(rows)
+        factors = self.model.factors[rows]
+        scores = factors @ person.folded.vector
+        chosen = diversify(rows, scores, factors, request.k, request.diversity, request.near)
+        return chosen.rows, [int(rank) for rank in chosen.before]
+
     def why(
         self, user_id: str, item_id: str, request: Request = PLAIN, shown: int = 8, *, counterfactuals: bool = True
     ) -> Explanation:
@@ -179,7 +180,7 @@ class Recommender:
         Args:
             user_id: The user.
             item_id: The item; one that the user has seen already is explained as if it were not.
-            request: What the rank refers to; diversity does not change a score.
+            request: What the rank refers to; what control of diversity does to the item is a note.
             shown: How many parts are listed one by one.
             counterfactuals: Whether to search for what it would take for the item to drop out of the top `k`.
 
@@ -202,6 +203,7 @@ class Recommender:
         if allowed is not None and not allowed[row]:
             allowed[row] = True
             notes.append("The filters leave this item out.")
+        notes += self._diversity(person, request, row, excluded, allowed)
         reasons = explaining.explain(
             person.folded, person.history, person.events, self.model.factors[row], person.claims_of_event
         )
@@ -221,6 +223,19 @@ class Recommender:
             notes=notes,
         )  # fmt: skip
         return made.model_copy(update={"text": wording.sentences(made, self.language)})
+
+    def _diversity(
+        self, person: Person, request: Request, row: int, excluded: npt.NDArray[np.int64], allowed: Bools | None
+    ) -> list[str]:
+        """Say what the control of diversity does to an item."""
+        if not request.diversity and request.near is None:
+            return []
+        rows, before = self._list(person, request, excluded, allowed)
+        place = next((n for n, found in enumerate(rows) if found == row), None)
+        if place is None:
+            return [wording.varied_out(request.k, self.language)]
+        note = wording.diversity_note(place + 1, before[place] or place + 1, self.language)
+        return [note] if note else []
 
     def person(self, user_id: str) -> Person:
         """Read a user.
@@ -440,7 +455,7 @@ class Recommender:
 
 def basis(person: Person) -> Basis:
     """Say what a user's scores rest on."""
-    events, claims = bool(len(person.history.rows)), bool(len(person.claims))
+    events, claims = person.history.known > 0, bool(len(person.claims))
     if events:
         return "events and profile" if claims else "events"
     return "profile" if claims else "popularity"

@@ -137,6 +137,13 @@ def diversity_note(rank: int, before: int, language: Language) -> str | None:
     return f"It would be {ordinal(before)} if the list did not have to be varied."
 
 
+def varied_out(k: int, language: Language) -> str:
+    """Say that an item is not in the varied list."""
+    if language == "zh":
+        return f"为了让前{k}个推荐更多样，它没有被列入。"
+    return f"It is not among the {k} items of the list as it is varied."
+
+
 def ordinal(n: int) -> str:
     """Return a rank in English.
 

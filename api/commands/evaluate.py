@@ -70,6 +70,7 @@ def ranking(
     out_dir: Annotated[Path, typer.Option("--out", help="Gets ranking.json.")] = Path("reports"),
     seeds: Annotated[int, typer.Option(min=1, help="Orders of ties in time, and of training.")] = 5,
     trials: Annotated[int, typer.Option(min=1, help="Points tried for each model that is tuned.")] = 40,
+    sequential: Annotated[bool, typer.Option("--sequential", help="SASRec as well; needs torch-rechub.")] = False,
 ) -> None:
     """Measure recommendations on held-out events, beside tuned baselines."""
     settings = read_settings()
@@ -77,7 +78,7 @@ def ranking(
         embeds = runtime.embedder(settings)
         catalogue = prepare_catalogue(opened, embeds)
         world = read_world(opened, catalogue, embeds, settings.evidence_settings)
-    found = Suite(world, embeds, seeds, trials, err.print).run()
+    found = Suite(world, embeds, seeds, trials, err.print, sequential).run()
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / "ranking.json"
     path.write_text(json.dumps({"seeds": seeds, "trials": trials, "protocols": found}, indent=2), encoding="utf-8")

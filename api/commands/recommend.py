@@ -1,7 +1,5 @@
 """`limner train`, `recommend` and `why`."""
 
-import asyncio
-from datetime import UTC
 from typing import Annotated
 
 import typer
@@ -10,25 +8,22 @@ from rich.padding import Padding
 from rich.table import Table
 
 from agent.loading import prepare_catalogue
-from api import runtime
+from api import runtime, training
 from api.console import out, progress_bar
+from api.narration import narrated
 from api.settings import Settings, read_settings
-from eval.ranking import Suite
+from eval.ranking import PROTOCOLS, Suite
 from eval.splits import per_user_time
 from eval.tuning import fused_space, search
 from eval.world import read_world
-from recommend import narrating
 from recommend.contract import Explanation, Recommendations
-from recommend.data import read_training
-from recommend.model import Card
 from recommend.parameters import Parameters
 from recommend.service import Request
-from recommend.training import train as fit
-from store import factors, models
 from store.database import Database
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _MOST = 10_000
+_ENOUGH = 100
 
 
 def train(
@@ -44,57 +39,50 @@ def train(
     """
     settings = read_settings()
     with runtime.database(settings) as opened:
-        with opened.session() as session:
-            row = models.active_model(session)
-            known = None if row is None or defaults else Card.model_validate(row.card).parameters
-        parameters = known or Parameters()
+        parameters = Parameters() if defaults else training.known_parameters(opened)
+        metrics: dict[str, float] = {}
         if tune:
-            parameters = _tuned(opened, settings, parameters, trials)
-        train_model(opened, settings, parameters)
+            parameters, metrics = _tuned(opened, settings, parameters, trials)
+        train_model(opened, settings, parameters, metrics)
 
 
-def _tuned(opened: Database, settings: Settings, start: Parameters, trials: int) -> Parameters:
-    """Search on the last 20 % of everyone's events by time, held out."""
+def _tuned(opened: Database, settings: Settings, start: Parameters, trials: int) -> tuple[Parameters, dict[str, float]]:
+    """Search on the last 20 % of each user's events, of these on the later visits where enough users have such."""
     embeds = runtime.embedder(settings)
     world = read_world(opened, prepare_catalogue(opened, embeds), embeds, settings.evidence_settings)
-    suite = Suite(world, embeds)
-    case = suite.case(per_user_time, world.interactions, 0)
-    events = world.interactions
+    suite, events = Suite(world, embeds), world.interactions
+    case = suite.case(PROTOCOLS["later visit"], events, 0)
+    if len(case.users) < _ENOUGH:
+        case = suite.case(lambda log, seed: per_user_time(log, seed=seed), events, 0)
     name = f"{len(events)} events, {len(world.user_ids)} users, {len(world.items)} items, up to {events.time.max():.0f}"
     journal = settings.home / "tuning" / "recommend.journal"
     with progress_bar("searching") as advance:
         point, best = search(
-            fused_space, suite.validation(case, start), trials, journal=journal, name=name, progress=advance
+            fused_space,
+            suite.validation(case, start),
+            trials,
+            first=(start.model_dump(exclude_none=True),),
+            journal=journal,
+            name=name,
+            progress=advance,
         )
     out.print(f"Best of {trials} points: NDCG@10 {best:.4f} on held-out events of {len(case.users)} users.")
-    return start.model_copy(update=point)
+    return start.model_copy(update=point), {"validation_ndcg@10": best, "validation_users": float(len(case.users))}
 
 
-def train_model(opened: Database, settings: Settings, parameters: Parameters) -> int:
-    """Train, save and activate a model; returns its id."""
-    embeds = runtime.embedder(settings)
-    with progress_bar("embedding items") as advance:
-        prepare_catalogue(opened, embeds, advance)
-    with progress_bar("reading events") as advance:
-        data = read_training(opened, embeds.name, settings.evidence_settings, advance)
-    now = runtime.now()
-    with progress_bar("training") as advance:
-        model = fit(data, parameters, embeds.name, now, advance)
-    path = settings.home / "recommenders" / f"{now.astimezone(UTC):%Y%m%dT%H%M%S%f}.safetensors"
-    digest = model.save(path)
-    with opened.session() as session:
-        model_id = models.add_model(session, str(path), digest, model.card.model_dump(mode="json"), now)
-    factors.write_factors(opened, model_id, "item", model.item_ids, model.factors)
-    factors.write_claim_factors(opened, model_id)
-    factors.forget_old_factors(opened)
-    card = model.card
+def train_model(
+    opened: Database, settings: Settings, parameters: Parameters, metrics: dict[str, float] | None = None
+) -> int:
+    """Train, save and activate a model, and say what it has learned from; returns its id."""
+    made = training.train_model(opened, settings, parameters, metrics=metrics)
+    card = made.card
     out.print(
-        f"Model {model_id}: {card.events:,} events of {card.users:,} users on {len(model.item_ids):,} items, "
-        f"{len(data.claims.strengths):,} claims, up to {card.watermark:%-d %b %Y}, in {card.seconds:.1f} s."
+        f"Model {made.model_id}: {card.events:,} events of {card.users:,} users on {made.items:,} items, "
+        f"{made.claims:,} claims, up to {card.watermark:%-d %b %Y}, in {card.seconds:.1f} s."
     )
-    if not len(data.claims.strengths):
+    if not made.claims:
         out.print("No profiles yet, so it learned nothing from claims: limner profile write --all --writer template")
-    return model_id
+    return made.model_id
 
 
 def recommend(
@@ -109,7 +97,14 @@ def recommend(
 ) -> None:
     """Recommend items to a user."""
     settings = read_settings()
-    request = Request(k, seen, tuple(category or ()), _pairs(attribute or []), diversity, near)
+    request = Request(
+        k=k,
+        seen=seen,
+        categories=tuple(category or ()),
+        attributes=_pairs(attribute or []),
+        diversity=diversity,
+        near=near,
+    )
     with runtime.database(settings) as opened, runtime.recommender(settings, opened) as made:
         found = made.recommend(user, request)
     if as_json:
@@ -123,36 +118,22 @@ def why(
     item: str,
     k: Annotated[int, typer.Option("-k", min=1, max=_MOST, help="Length of the list that it stands in.")] = 10,
     shown: Annotated[int, typer.Option(min=0, max=1000, help="Parts that are listed one by one.")] = 8,
+    diversity: Annotated[float, typer.Option(min=0, max=1, help="Weight of diversity in the list; 0 is off.")] = 0.0,
+    near: Annotated[float | None, typer.Option(min=0, max=1, help="As of `recommend`.")] = None,
     narrate: Annotated[bool, typer.Option("--narrate", help="Let the language model word it, checked.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say why an item is recommended to a user: what its score is the sum of, and what would change it."""
     settings = read_settings()
     with runtime.database(settings) as opened, runtime.recommender(settings, opened) as made:
-        found = made.why(user, item, Request(k=k), shown)
+        found = made.why(user, item, Request(k=k, diversity=diversity, near=near), shown)
     if narrate:
-        found = _narrated(settings, found)
+        with runtime.language_model(settings) as (chat, _):
+            found = narrated(chat, found, settings.language)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
         print_explanation(found)
-
-
-def _narrated(settings: Settings, found: Explanation) -> Explanation:
-    """Let the model word an explanation; the template's words stand where the model's do not hold."""
-    with runtime.language_model(settings) as (chat, _):
-
-        async def say() -> str | None:
-            try:
-                return await narrating.narrate(chat, found, settings.language)
-            finally:
-                await chat.aclose()
-
-        text = asyncio.run(say())
-    if text is None:
-        note = "The model's words did not hold against the parts: these are the template's."
-        return found.model_copy(update={"notes": [*found.notes, note]})
-    return found.model_copy(update={"text": text, "narrated": True})
 
 
 def _pairs(given: list[str]) -> dict[str, str]:

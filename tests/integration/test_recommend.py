@@ -472,6 +472,12 @@ def test_diversity_says_what_the_rank_would_be_without_it(shared: Recommender) -
     plain = {item.item_id: item for item in shared.top(NEO, ITEMS).items}
     assert all(item.diversity is None for item in plain.values())
     varied = shared.recommend(NEO, Request(k=8, diversity=0.8)).items
+    moved = next(item for item in varied if item.diversity not in {None, item.rank})
+    assert any(
+        "if the list did not have to be varied" in note
+        for note in shared.why(NEO, moved.item_id, Request(k=8, diversity=0.8)).notes
+    )
+    assert shared.why(NEO, moved.item_id, Request(k=8)).notes == shared.recommend(NEO, Request(k=8)).notes
     assert [item.rank for item in varied] == list(range(1, 9))
     assert [item.diversity for item in varied] == [plain[item.item_id].rank for item in varied]
     assert [item.score for item in varied] == pytest.approx([plain[item.item_id].score for item in varied])

@@ -153,6 +153,7 @@ FALSE = [
     "**You** gave Larkhide Two 4.5 stars [1].",
     "你给Larkhide Two打了4.5星 [1]。",
     "You gave Larkhide Two 4.5 stars, dear secret admirer of velvet mountains and golden harbours [1].",
+    "You also like it [1], [2].",  # what?
     "[1]",
     "",
 ]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from recommend.history import Events, History, summarize, to_events
 from recommend.parameters import Parameters
 
-PLAIN = Parameters()
+PLAIN = Parameters(rating_weights=False, dislike_weight=0.0)
 SIGNED = Parameters(rating_weights=True, dislike_weight=0.5, dislike_target=0.25)
 
 
@@ -90,7 +90,7 @@ def test_an_added_claims_event_is_an_entry_of_its_own() -> None:
         np.array([np.nan, 1.0, 1.0, -1.0]),
     )
     # Without dislikes and with recency, an added dislike still counts, at its own confidence.
-    found = summarize(events, Parameters(recency=4.0, recency_half=1.0))
+    found = summarize(events, PLAIN.model_copy(update={"recency": 4.0, "recency_half": 1.0}))
     assert found.rows.tolist() == [4, 4, 6, 4]
     assert found.confidence.tolist() == [1.5, 2.5, 2.5, 0.5]
     assert found.target.tolist() == [1.0, 1.0, 1.0, -1.0]
