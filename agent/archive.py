@@ -37,6 +37,8 @@ def to_rows(profile: Profile) -> StoredProfile:
 
 def _claim(claim: Claim, position: int) -> StoredClaim:
     details: dict[str, Any] = {"interpretive": list(claim.interpretive)}
+    if claim.correction_id is not None:
+        details["correction_id"] = claim.correction_id
     if isinstance(claim, Intent):
         details |= {"goal": claim.goal, "stage": claim.stage}
     row = ClaimRow(

@@ -17,20 +17,17 @@ from agent.contract import (
     SummarySentence,
 )
 from agent.drafting import Draft, DraftClaim
-from agent.themes import Ints
+from agent.evidence import Weights
+from agent.themes import Ints, UserLog
 from agent.words import Worded, render
 from agent.writer import SummaryLine
 
 
 def build_claim(claim: DraftClaim, words: Worded, draft: Draft) -> Claim:
     """Put a claim's numbers, evidence and words together."""
-    theme, weights = claim.theme, draft.themes.weights.decayed
-    statement = render(words.statement, claim.titles, claim.task.grounds.language)
-
-    def cited(rows: Ints) -> tuple[Evidence, ...]:
-        ordered = rows[np.argsort(-np.abs(weights[rows]), kind="stable")]
-        return tuple(Evidence(event_id=draft.log.event_ids[r], weight=float(weights[r])) for r in ordered)
-
+    theme, weights = claim.theme, draft.themes.weights
+    fixed = words.correction_id is not None
+    statement = words.statement if fixed else render(words.statement, claim.titles, claim.task.grounds.language)
     fields = {
         "claim_id": claim.claim_id,
         "kind": claim.kind,
@@ -39,18 +36,26 @@ def build_claim(claim: DraftClaim, words: Worded, draft: Draft) -> Claim:
         "strength": theme.strength,
         "confidence": theme.confidence,
         "trend": theme.trend,
-        "evidence": cited(theme.events),
-        "counter_evidence": cited(theme.counter),
+        "evidence": cite_events(theme.events, draft.log, weights),
+        "counter_evidence": cite_events(theme.counter, draft.log, weights),
         "attributes": {
             f"{t.attribute.field}:{t.attribute.value}": {"share": round(t.share, 4), "lift": round(t.lift, 3)}
             for t in claim.task.telling
         },
         "interpretive": words.interpretive,
         "wording": words.wording,
+        "locked": fixed,
+        "correction_id": words.correction_id,
     }
     if claim.stage is not None:
         return Intent.model_validate(fields | {"goal": statement, "stage": claim.stage})
     return Claim.model_validate(fields)
+
+
+def cite_events(rows: Ints, log: UserLog, weights: Weights) -> tuple[Evidence, ...]:
+    """Cite rows of a log, the heaviest first."""
+    ordered = rows[np.argsort(-np.abs(weights.decayed[rows]), kind="stable")]
+    return tuple(Evidence(event_id=log.event_ids[r], weight=float(weights.decayed[r])) for r in ordered)
 
 
 def build_profile(
@@ -58,13 +63,23 @@ def build_profile(
     words: Sequence[Worded],
     summary: Sequence[SummaryLine],
     provenance: Provenance,
+    own: Sequence[Claim] = (),
 ) -> Profile:
-    """Put a whole profile together, as version 1 until it is stored."""
-    claims = [build_claim(c, w, draft) for c, w in zip(draft.claims, words, strict=True)]
+    """Put a whole profile together, as version 1 until it is stored.
+
+    Args:
+        draft: What arithmetic decides.
+        words: Of the draft's claims.
+        summary: Each line with the places of its claims in the draft.
+        provenance: Who wrote the words.
+        own: Claims beside those of the draft, which the user has made or kept.
+    """
+    drafted = [build_claim(c, w, draft) for c, w in zip(draft.claims, words, strict=True)]
+    claims = [*drafted, *own]
     sentences = tuple(
         SummarySentence(
             text=line.text,
-            claim_ids=tuple(claims[n].claim_id for n in line.claims),
+            claim_ids=tuple(drafted[n].claim_id for n in line.claims),
             wording="llm" if line.by_model else "template",
         )
         for line in summary

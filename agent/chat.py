@@ -130,6 +130,10 @@ class OpenAIChat:
             self._open = _Connection(loop, http, client, asyncio.Semaphore(self._concurrency))
         return self._open
 
+    def client(self, max_tokens: int) -> ChatOpenAI:
+        """Return LangChain's client for what `ask` does not do, such as tools; it ends with `aclose`."""
+        return self._connection().client.model_copy(update={"max_tokens": max_tokens})
+
     async def aclose(self) -> None:
         """Close the sockets of the running event loop; a later call opens new ones."""
         if self._open is not None and self._open.loop is asyncio.get_running_loop():

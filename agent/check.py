@@ -1,4 +1,4 @@
-"""Check stored profiles: everything that a claim says in numbers must follow from the events that it cites."""
+"""Check stored profiles: numbers must follow from the events that claims cite, words from what users have corrected."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from agent import archive
 from agent.contract import Claim, Profile
+from agent.corrections import added, fixing, is_about, usual_strength, words_of
 from agent.errors import CheckError
 from agent.evidence import EvidenceSettings, Weights, confidence, support, trend, weigh
-from store import logs, profiles
+from store import corrections, logs, profiles
+from store.corrections import InForce
 from store.database import Database
 from store.logs import Log
 from store.records import Event
@@ -21,7 +23,7 @@ _CHUNK = 200
 
 
 class Checked(NamedTuple):
-    """What was checked: profiles and claims, and how many profiles are of an older log (checked in part)."""
+    """What was checked: profiles, claims, and how many profiles are older than log or corrections (checked in part)."""
 
     profiles: int
     claims: int
@@ -40,6 +42,7 @@ def check_profiles(database: Database, user_ids: Sequence[str]) -> Iterator[Chec
         with database.session() as session:
             stored = [profiles.load(session, user_id) for user_id in ids]
             read = {log.user.user_id: log for log in logs.read_logs(session, ids)}
+            in_force = corrections.in_force(session, ids)
         for rows in stored:
             try:
                 profile = archive.from_rows(rows)
@@ -48,16 +51,17 @@ def check_profiles(database: Database, user_ids: Sequence[str]) -> Iterator[Chec
             log = read.get(profile.user_id)
             if log is None:
                 raise CheckError(f"user {profile.user_id} has a profile but no consent or no log")
-            stale = check_profile(profile, log)
+            stale = check_profile(profile, log, in_force[profile.user_id])
             done = Checked(done.profiles + 1, done.claims + len(profile.claims), done.stale + stale)
             yield done
 
 
-def check_profile(profile: Profile, log: Log) -> bool:
-    """Check one profile against its user's log.
+def check_profile(profile: Profile, log: Log, in_force: InForce) -> bool:
+    """Check one profile against its user's log and corrections.
 
     Returns:
-        Whether the log has moved on since; then only the existence of the cited events is checked.
+        Whether these have moved on since. Of an older log only the existence of the cited events is checked; what was
+        corrected meanwhile is not.
 
     Raises:
         CheckError: Something differs.
@@ -67,6 +71,9 @@ def check_profile(profile: Profile, log: Log) -> bool:
         for piece in (*claim.evidence, *claim.counter_evidence):
             if piece.event_id not in rows:
                 raise CheckError(_where(profile, claim, f"cites {piece.event_id}, which is no event of this user"))
+    corrected = in_force.revision != profile.provenance.corrections_revision
+    if not corrected:
+        _check_corrections(profile, in_force)
     if log.revision != profile.log.revision or len(log.events) != profile.log.events_read:
         return True
     settings = EvidenceSettings.model_validate(profile.provenance.evidence_settings)
@@ -74,7 +81,29 @@ def check_profile(profile: Profile, log: Log) -> bool:
     for claim in profile.claims:
         if claim.origin == "model":
             _check_claim(profile, claim, log.events, rows, weights, settings)
-    return False
+    return corrected
+
+
+def _check_corrections(profile: Profile, in_force: InForce) -> None:
+    """Check that the words which the user has fixed are there, and that what they have rejected is not."""
+    rejects = [row for row in in_force.rows if row.action == "reject"]
+    left = {row.correction_id: row for row in (*fixing(in_force.rows), *added(in_force.rows))}
+    usual = usual_strength(c.strength for c in profile.claims if c.origin == "model" and c.kind != "intent")
+    for claim in profile.claims:
+        if not claim.locked:
+            evidence = frozenset(e.event_id for e in claim.evidence)
+            if any(is_about(row, claim.kind, claim.name, evidence) for row in rejects):
+                raise CheckError(_where(profile, claim, "was rejected by the user"))
+            continue
+        row = left.pop(claim.correction_id, None)
+        if row is None or (claim.kind, claim.name, claim.statement) != (row.kind, *words_of(row)):
+            raise CheckError(_where(profile, claim, "has not the words that the user has fixed"))
+        if claim.origin == "user" and abs(abs(claim.strength) - usual) > _TOLERANCE:
+            raise CheckError(_where(profile, claim, f"has the strength {claim.strength}, but the usual one is {usual}"))
+    if left:
+        raise CheckError(
+            f"user {profile.user_id}, version {profile.version}: no claim follows correction {min(map(str, left))}"
+        )
 
 
 def _weights(events: Sequence[Event], as_of: datetime, settings: EvidenceSettings) -> Weights:
@@ -106,7 +135,7 @@ def _check_claim(
                 )
     cited = np.array([rows[e.event_id] for e in (*claim.evidence, *claim.counter_evidence)])
     found = support(signed[cited], weights.explicit[cited])
-    if not found.holds(settings.max_negative_share):
+    if not claim.locked and not found.holds(settings.max_negative_share):  # the user wants to keep a locked one
         raise CheckError(_where(profile, claim, f"is not supported by its events: {found}"))
     total = float(signed[signed > 0].sum())
     member = np.isin(np.arange(len(events)), [rows[e.event_id] for e in claim.evidence])

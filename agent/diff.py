@@ -1,4 +1,4 @@
-"""What changed between two versions of a profile: claims are matched by the events that they cite."""
+"""What changed between two versions of a profile: claims are matched by what they cite, events or a correction."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,7 @@ from agent.contract import Claim, Profile
 
 SAME = 0.5
 _NUMBER = 0.005
+_CORRECTED = 2.0
 
 
 class Change(NamedTuple):
@@ -28,12 +29,17 @@ def weighted_jaccard(a: Claim, b: Claim) -> float:
     return sum(min(left.get(k, 0.0), right.get(k, 0.0)) for k in keys) / top if top else 0.0
 
 
+def _sameness(a: Claim, b: Claim) -> float:
+    corrected = a.correction_id is not None and a.correction_id == b.correction_id
+    return weighted_jaccard(a, b) + corrected * _CORRECTED
+
+
 def diff(before: Profile, after: Profile) -> list[Change]:
     """List what changed, the best matches first; claims that are the same in every respect are left out.
 
-    Claims of one kind match one to one, from a weighted Jaccard of .5 on.
+    Claims of one kind match one to one: those that rest on the same correction, then from a weighted Jaccard of .5 on.
     """
-    pairs = [(weighted_jaccard(a, b), a, b) for a in before.claims for b in after.claims if a.kind == b.kind]
+    pairs = [(_sameness(a, b), a, b) for a in before.claims for b in after.claims if a.kind == b.kind]
     taken: dict[str, tuple[Claim, float]] = {}
     used: set[str] = set()
     for score, a, b in sorted(pairs, key=lambda pair: -pair[0]):
@@ -55,6 +61,10 @@ def _differences(a: Claim, b: Claim) -> tuple[str, ...]:
     found = []
     if (a.name, a.statement) != (b.name, b.statement):
         found.append("wording")
+    if a.locked != b.locked:
+        found.append("fixed by the user" if b.locked else "no longer fixed by the user")
+    if a.origin != b.origin:
+        found.append(f"origin {a.origin} to {b.origin}")
     pairs = (("strength", a.strength, b.strength), ("confidence", a.confidence, b.confidence))
     found += [f"{name} {old:+.2f} to {new:+.2f}" for name, old, new in pairs if abs(old - new) > _NUMBER]
     if a.trend != b.trend:

@@ -79,17 +79,22 @@ def _batches(rows: Sequence[tuple[str, str]]) -> Iterable[Sequence[tuple[str, st
         yield rows[start : start + _EMBED_BATCH]
 
 
-def index_claims(database: Database, embedder: Embedder) -> int:
+def index_claims(database: Database, embedder: Embedder, users: Sequence[str] | None = None) -> int:
     """Embed the claims of active profiles that have no vector yet, and forget those of older versions.
 
     It is a step of its own, so that many users' claims are embedded together, and what a killed run left out is
     made good by the next.
 
+    Args:
+        database: To read from and write to.
+        embedder: Of the claims.
+        users: Whose claims; None for all, which takes the longer the more there are.
+
     Returns:
         The number of claims embedded.
     """
     with database.session() as session:
-        claims = profiles.unindexed_claims(session, embedder.name)
+        claims = profiles.unindexed_claims(session, embedder.name, users)
     for batch in _batches(claims):
         vectors = embedder.embed([text for _, text in batch])
         found = {
@@ -98,7 +103,7 @@ def index_claims(database: Database, embedder: Embedder) -> int:
         with database.session() as session:
             logs.write_vectors(session, "claim", embedder.name, found)
     with database.session() as session:
-        profiles.forget_old_claim_vectors(session)
+        profiles.forget_old_claim_vectors(session, users)
     return len(claims)
 
 

@@ -1,4 +1,7 @@
-"""Write profiles of many users: read logs, draft, put into words, store; a failed one leaves the old as it is."""
+"""Write profiles of many users: read logs, draft, put into words, store; a failed one leaves the old as it is.
+
+What a user has corrected stays corrected: see `agent.corrections`.
+"""
 
 import asyncio
 import hashlib
@@ -14,6 +17,7 @@ from sqlmodel import Session
 from agent import archive
 from agent.assembly import build_profile, cost
 from agent.contract import Language, Profile, Provenance, Writer
+from agent.corrections import Kept, keep
 from agent.drafting import Draft, Drafter
 from agent.embedder import Embedder
 from agent.errors import ChatError, ProfileError
@@ -24,16 +28,18 @@ from agent.themes import UserLog
 from agent.verify import VERSION, Grounds, Vocabulary
 from agent.words import Worded
 from agent.writer import Account, LlmWriter, SummaryLine, SummaryTask, together
-from store import profiles
+from store import corrections, profiles
+from store.corrections import InForce
 from store.database import Database
-from store.errors import StoreError
+from store.errors import ConflictError, StoreError
 from store.logs import Log
 from store.tables import LlmCallRow
 
-CODE = "4"
+CODE = "5"
 """Raised with every change of what a profile is made of (evidence, themes, template); it goes into the key."""
 
 _CHUNK = 64
+_ROUNDS = 3
 
 
 class Clock(Protocol):
@@ -135,9 +141,10 @@ class Profiler:
         report, started = Report(), time.perf_counter()
         slots = asyncio.Semaphore(self.users_at_once)
         for start in range(0, len(user_ids), _CHUNK):
-            loaded = load_users(self.database, user_ids[start : start + _CHUNK], self.catalogue, self.embedder)
+            ids = user_ids[start : start + _CHUNK]
+            loaded = load_users(self.database, ids, self.catalogue, self.embedder)
             await self._chunk(loaded, report, slots, progress)
-            index_claims(self.database, self.embedder)
+            index_claims(self.database, self.embedder, ids)
             if report.stopped_by:
                 break
         report.seconds = time.perf_counter() - started
@@ -146,56 +153,86 @@ class Profiler:
     async def _chunk(
         self, loaded: Loaded, report: Report, slots: asyncio.Semaphore, progress: Callable[[int], None] | None
     ) -> None:
-        keys = {log.user.user_id: self._key(loaded, n) for n, (log, _) in enumerate(loaded.logs)}
+        ids = [log.user.user_id for log, _ in loaded.logs]
         with self.database.session() as session:
-            active = profiles.active_keys(session, list(keys))
+            active = profiles.active_keys(session, ids)
+            in_force = corrections.in_force(session, ids)
 
         async def one(n: int) -> None:
             user_id = loaded.logs[n][0].user.user_id
             async with slots:
                 if report.stopped_by:
                     return
-                if not self.force and active.get(user_id) == keys[user_id]:
+                theirs = in_force.get(user_id, InForce(0))  # a user who is gone by now is refused when it is stored
+                if not self.force and active.get(user_id) == self._key(loaded, n, theirs.revision):
                     report.unchanged.append(user_id)
                 else:
-                    await self._user(loaded, n, keys[user_id], report)
+                    await self._user(loaded, n, theirs, report)
             if progress:
                 progress(1)
 
         await asyncio.gather(*(one(n) for n in range(len(loaded.logs))))
 
-    async def _user(self, loaded: Loaded, n: int, key: str, report: Report) -> None:
-        log, user_log = loaded.logs[n]
-        user_id = log.user.user_id
+    async def _user(self, loaded: Loaded, n: int, in_force: InForce, report: Report) -> None:
+        user_id = loaded.logs[n][0].user.user_id
         account = Account()
         with self.database.session() as session:
             attempt = profiles.start_attempt(session, user_id, self._writer, self.clock())
+        if attempt is None:
+            report.failed[user_id] = "The user is gone, or has withdrawn consent."
+            return
         try:
-            profile = await self._profile(self._draft(log, user_log, loaded), key, account)
-            version = self._store(profile, attempt, account)
-            report.add(profile.model_copy(update={"version": version}))
+            report.add(await self._written_and_stored(loaded, n, in_force, attempt, account))
         except (ChatError, ProfileError, StoreError) as error:
             if isinstance(error, ChatError) and error.outcome in {"unreachable", "timeout", "refused"}:
                 report.stopped_by = str(error)  # out of reach for one is out of reach for all
             report.failed[user_id] = str(error)
             with self.database.session() as session:
-                profiles.add_calls(session, self._calls(attempt, account))
-                profiles.end_attempt(session, attempt, self.clock(), "failed", reason=str(error))
+                if profiles.end_attempt(session, attempt, self.clock(), "failed", reason=str(error)):
+                    profiles.add_calls(session, self._calls(attempt, account))
+
+    async def _written_and_stored(
+        self, loaded: Loaded, n: int, in_force: InForce, attempt: int, account: Account
+    ) -> Profile:
+        """Write a profile and store it; again, if the user makes a correction meanwhile."""
+        log, user_log = loaded.logs[n]
+        user_id = log.user.user_id
+        draft = self._draft(log, user_log, loaded)
+        for _ in range(_ROUNDS):
+            key = self._key(loaded, n, in_force.revision)
+            profile = await self._profile(draft, in_force, key, account)
+            try:
+                version = self._store(profile, attempt, account)
+            except ConflictError:
+                before = in_force.revision
+                with self.database.session() as session:
+                    in_force = corrections.in_force(session, [user_id]).get(user_id, in_force)
+                if in_force.revision == before:
+                    raise
+            else:
+                return profile.model_copy(update={"version": version})
+        raise ProfileError(
+            f"User {user_id} has made corrections {_ROUNDS} times while the profile was being written. Write it anew."
+        )
 
     def _draft(self, log: Log, user_log: UserLog, loaded: Loaded) -> Draft:
         if not log.events:
             raise ProfileError(f"User {log.user.user_id} has no events: there is nothing to write a profile from.")
         return self._drafter.draft(user_log, loaded.items, log.user.tz)
 
-    async def _profile(self, draft: Draft, key: str, account: Account) -> Profile:
+    async def _profile(self, draft: Draft, in_force: InForce, key: str, account: Account) -> Profile:
         started = time.perf_counter()
+        kept = keep(in_force, draft, self.embedder.embed)
         if self.llm is None:
-            words = [claim.task.fallback for claim in draft.claims]
-            lines = [SummaryLine(t, tuple(c), by_model=False, tries=0) for t, c in self._template_summary(draft, words)]
+            words = kept.named([task.fallback for task in kept.tasks])
+            lines = self._template_summary(kept.draft, words)
         else:
-            writer, _ = self.llm
-            words, lines = await self._written(writer, draft, account)
-        lines += self._trends(draft, words)
+            answers, summary = await self._written(self.llm[0], kept, account)
+            if (fewer := kept.rejected_again(answers)) is not None:
+                return await self._profile(fewer, in_force, key, account)
+            words = kept.named(answers)
+            lines = self._summary(self.llm[0], kept, words, summary)
+        lines += self._trends(kept.draft, words)
         tokens_in, tokens_out, _ = cost(account.calls)
         model = self.llm[1] if self.llm else None
         provenance = Provenance(
@@ -207,24 +244,28 @@ class Profiler:
             sampling=self._sampling,
             embedder=self.embedder.name,
             evidence_settings=self.evidence.model_dump(mode="json"),
+            corrections_revision=in_force.revision,
             tokens_in=tokens_in,
             tokens_out=tokens_out,
             seconds=round(time.perf_counter() - started, 3),
             created_at=self.clock(),
         )
-        return build_profile(draft, words, lines, provenance)
+        return build_profile(kept.draft, words, lines, provenance, kept.own)
 
     async def _written(
-        self, writer: LlmWriter, draft: Draft, account: Account
-    ) -> tuple[list[Worded], list[SummaryLine]]:
-        """Word claims and summary side by side: the summary is made of the claims' traits, so neither waits."""
-        tasks = [claim.task for claim in draft.claims]
-        summed = self._summary_task(draft, [task.fallback for task in tasks])
+        self, writer: LlmWriter, kept: Kept, account: Account
+    ) -> tuple[list[Worded], list[SummaryLine] | None]:
+        """Word claims and summary side by side: the summary is made of the claims' traits, so neither waits.
+
+        Returns:
+            The words of the claims that the user has not fixed, and the summary; None where the model's does not hold.
+        """
+        summed = self._summary_task(kept)
         words: list[Worded] = []
         summary: list[SummaryLine] | None = []
 
         async def claims() -> None:
-            words.extend(await writer.claims(tasks, account))
+            words.extend(await writer.claims(kept.tasks, account))
 
         async def sum_up_claims() -> None:
             nonlocal summary
@@ -232,10 +273,15 @@ class Profiler:
 
         await together([claims(), sum_up_claims()] if summed.order else [claims()])
         self._refuse_if_mostly_fallback(words, account)
-        if summary is None:
-            tries, template = writer.settings.max_repairs + 1, self._template_summary(draft, words)
-            summary = [SummaryLine(text, tuple(cited), by_model=False, tries=tries) for text, cited in template]
         return words, summary
+
+    def _summary(
+        self, writer: LlmWriter, kept: Kept, words: Sequence[Worded], summary: list[SummaryLine] | None
+    ) -> list[SummaryLine]:
+        """Complete the model's summary by code: it is not told of words of the user's own."""
+        if summary is None:
+            return self._template_summary(kept.draft, words, tries=writer.settings.max_repairs + 1)
+        return summary + (self._template_summary(kept.draft, words, kept.reworded) if kept.reworded else [])
 
     def _refuse_if_mostly_fallback(self, words: Sequence[Worded], account: Account) -> None:
         asked = [w for w in words if w.tries]  # what has no trait goes to the template without a question
@@ -254,11 +300,17 @@ class Profiler:
         liked = [n for n in named if draft.claims[n].kind == "interest"]
         return liked, [n for n in named if draft.claims[n].kind == "dislike"]
 
-    def _template_summary(self, draft: Draft, words: Sequence[Worded]) -> list[tuple[str, list[int]]]:
-        liked, disliked = self._order(draft)
+    def _template_summary(
+        self, draft: Draft, words: Sequence[Worded], only: frozenset[int] | None = None, tries: int = 0
+    ) -> list[SummaryLine]:
+        """Sum up the claims by their names, or only those in these places."""
+        liked, disliked = ([n for n in places if only is None or n in only] for places in self._order(draft))
         order = [*liked, *disliked]
         sentences = sum_up([words[n].name for n in liked], [words[n].name for n in disliked], self.language)
-        return [(text, [order[n] for n in claims]) for text, claims in sentences]
+        return [
+            SummaryLine(text, tuple(order[n] for n in claims), by_model=False, tries=tries)
+            for text, claims in sentences
+        ]
 
     def _trends(self, draft: Draft, words: Sequence[Worded]) -> list[SummaryLine]:
         """Say what has grown and what has faded; code does, since models make up times."""
@@ -268,8 +320,10 @@ class Profiler:
         text = say_trends([words[n].name for n in more], [words[n].name for n in less], self.language)
         return [SummaryLine(text, (*more, *less), by_model=False, tries=0)] if text else []
 
-    def _summary_task(self, draft: Draft, words: Sequence[Worded]) -> SummaryTask:
-        liked, disliked = self._order(draft)
+    def _summary_task(self, kept: Kept) -> SummaryTask:
+        draft = kept.draft
+        words = [claim.task.fallback for claim in draft.claims]
+        liked, disliked = ([n for n in places if n not in kept.reworded] for places in self._order(draft))
         order = [*liked[:4], *disliked[:2]]
         lines = [f'[{place}] "{words[n].name}"' for place, n in enumerate(order, 1)]
         if liked:
@@ -295,7 +349,12 @@ class Profiler:
     def _store(self, profile: Profile, attempt: int, account: Account) -> int:
         """Store a profile and its accounts in one unit of work."""
         with self.database.session() as session:
-            version = profiles.save(session, archive.to_rows(profile), log_revision=profile.log.revision)
+            version = profiles.save(
+                session,
+                archive.to_rows(profile),
+                log_revision=profile.log.revision,
+                corrections_revision=profile.provenance.corrections_revision,
+            )
             if self.fence is not None:
                 self.fence(session, profile.user_id, version)
             profiles.add_calls(session, self._calls(attempt, account))
@@ -313,7 +372,7 @@ class Profiler:
             for c in account.calls
         ]  # fmt: skip
 
-    def _key(self, loaded: Loaded, n: int) -> str:
+    def _key(self, loaded: Loaded, n: int, corrections_revision: int) -> str:
         """Hash everything that a user's profile depends on."""
         log, user_log = loaded.logs[n]
         llm = self.llm
@@ -323,6 +382,7 @@ class Profiler:
             "user": log.user.model_dump(mode="json"),
             "log": log.revision,
             "events": len(log.events),
+            "corrections": corrections_revision,
             "items": sorted({loaded.text_hashes[key] for key in user_log.items if key is not None}),
             "evidence": self.evidence.model_dump(mode="json"),
             "embedder": self.embedder.name,

@@ -71,6 +71,7 @@ class Worded:
         wording: Who wrote it.
         interpretive: Words that the texts do not support.
         tries: Calls of the model that it took; 0 for a template.
+        correction_id: The correction by which the user has fixed the words; then citations are not looked for.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Worded:
     interpretive: tuple[str, ...] = ()
     words: int = 0
     tries: int = 0
+    correction_id: int | None = None
 
 
 def clean(text: str, limit: int = MAX_TITLE) -> str:

@@ -9,7 +9,24 @@ import typer
 from rich.markup import escape
 
 from agent.errors import AgentError
-from api.commands import claim, data, db, demo, doctor, evaluate, ingest, model, profile, recommend
+from api.commands import (
+    ask,
+    claim,
+    data,
+    db,
+    demo,
+    doctor,
+    evaluate,
+    ingest,
+    keys,
+    model,
+    profile,
+    recommend,
+    serve,
+    simulate,
+    user,
+    worker,
+)
 from api.console import err
 from prompts.loader import PromptError
 from recommend.errors import RecommendError
@@ -30,10 +47,16 @@ app.add_typer(model.app, name="model")
 app.add_typer(profile.app, name="profile")
 app.add_typer(claim.app, name="claim")
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(keys.app, name="keys")
+app.add_typer(user.app, name="user")
 app.command("ingest")(ingest.command)
 app.command("train")(recommend.train)
 app.command("recommend")(recommend.recommend)
 app.command("why")(recommend.why)
+app.command("ask")(ask.command)
+app.command("simulate")(simulate.command)
+app.command("worker")(worker.command)
+app.command("serve")(serve.command)
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 

@@ -88,13 +88,21 @@ def _print_claim(claim: Claim, events: Mapping[str, tuple[Event, str]]) -> None:
         ("    ", ""), (f"{claim.name:<34}", "green" if claim.strength >= 0 else "red"),
         (f"  strength {claim.strength:+.2f}  sure {claim.confidence:.2f}", "dim"),
         (f"  {claim.trend}" if claim.trend else "", "dim"),
-        (f"  {len(claim.evidence)} events", "dim"), ("  (template)" if claim.wording == "template" else "", "dim"),
+        (f"  {len(claim.evidence)} events", "dim"), (_by(claim), "dim"),
     )  # fmt: skip
     out.print(head)
     out.print(Padding(Text(claim.statement), (0, 2, 0, 6)))
-    out.print(Padding(Text("because   " + _list(claim.evidence, events), style="dim"), (0, 2, 0, 6)))
+    because = _list(claim.evidence, events) if claim.evidence else f"correction {claim.correction_id}"
+    out.print(Padding(Text("because   " + because, style="dim"), (0, 2, 0, 6)))
     if claim.counter_evidence:
         out.print(Padding(Text("against   " + _list(claim.counter_evidence, events), style="dim"), (0, 2, 0, 6)))
+
+
+def _by(claim: Claim) -> str:
+    """Say whose the words are, if they are not the model's."""
+    if claim.locked:
+        return "  (the user's words)" if claim.wording == "user" else "  (pinned)"
+    return "  (template)" if claim.wording == "template" else ""
 
 
 def _list(evidence: tuple[Evidence, ...], events: Mapping[str, tuple[Event, str]]) -> str:

@@ -10,7 +10,7 @@ from agent.embedder import SentenceEmbedder
 from agent.loading import prepare_catalogue
 from agent.models import Resolved, pull, resolve
 from agent.profiling import ModelInfo, Profiler
-from agent.serving import ServeSettings, serve
+from agent.serving import ServeSettings, serve, served
 from agent.verify import Repetition
 from agent.writer import LlmWriter
 from api.console import err, progress_bar
@@ -74,6 +74,19 @@ def language_model(settings: Settings) -> Iterator[tuple[OpenAIChat, ModelInfo]]
     with serving:
         chat = OpenAIChat(serving.base_url, serving.model, api_key=key, **limits)  # type: ignore[arg-type]
         yield chat, ModelInfo(found.name, found.weights_hash)
+
+
+def running_model(settings: Settings) -> OpenAIChat | None:
+    """Return the chat model that answers at once: of the server that the settings name, or of a vLLM that runs."""
+    llm = settings.llm
+    base_url, name = llm.base_url, llm.model
+    if base_url is None:
+        info = served(resolve(llm.model, settings.home), settings.home)
+        if info is None:
+            return None
+        base_url, name = str(info["base_url"]), str(info["model"])
+    key = llm.api_key.get_secret_value()
+    return OpenAIChat(base_url, name, api_key=key, timeout_s=llm.timeout_s, concurrency=llm.concurrency)
 
 
 @contextmanager

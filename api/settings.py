@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -55,6 +55,48 @@ class EmbedderSettings(BaseModel):
     model: str = "all-minilm-l6-v2"
 
 
+class ApiSettings(BaseModel):
+    """The HTTP interface.
+
+    Attributes:
+        host: Address that the server listens at.
+        port: That it listens at; 0 is a free one.
+        max_body_mib: The largest body that is taken.
+        requests_per_minute: The most that a key may send which has no number of its own; 0 is no limit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535)
+    max_body_mib: int = Field(default=16, ge=1, le=1_024)
+    requests_per_minute: int = Field(default=6_000, ge=0)
+
+
+class WorkerSettings(BaseModel):
+    """The workers that take jobs up.
+
+    Attributes:
+        heartbeat_s: Seconds between two signs of life of a worker.
+        stalled_s: After so many seconds without one, others take up what it was at; more than two heartbeats.
+        tries: So often is an item taken up, before it fails where the model is out of reach or workers are lost.
+        pause_s: Before the second try; it doubles with each further one, up to ten minutes.
+        grace_s: How long users under way may take when a worker is asked to stop.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    heartbeat_s: int = Field(default=10, ge=1, le=30)
+    stalled_s: float = Field(default=30.0, gt=0)
+    tries: int = Field(default=8, ge=1)
+    pause_s: float = Field(default=10.0, gt=0)
+    grace_s: float = Field(default=8.0, ge=0)
+
+    @model_validator(mode="after")
+    def _live(self) -> Self:
+        if self.stalled_s <= 2 * self.heartbeat_s:
+            raise ValueError("stalled_s must be more than two heartbeats, or workers at work are taken for dead")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings.
 
@@ -64,6 +106,10 @@ class Settings(BaseSettings):
         language: Of the profiles.
         event_types: Event types beside the built-in ones, or in their place, by name.
         evidence: Half-life, rating scale and bounds of the evidence arithmetic (its `types` are `event_types`).
+        privacy_key: Under which user ids are hashed in the audit and in tombstones; none: the key in
+            `home/privacy.key`. Servers with one database must have the same.
+        api: The HTTP interface.
+        worker: The workers that take jobs up.
     """
 
     model_config = SettingsConfigDict(
@@ -76,6 +122,9 @@ class Settings(BaseSettings):
     embedder: EmbedderSettings = EmbedderSettings()
     event_types: dict[str, EventType] = Field(default_factory=dict)
     evidence: dict[str, Any] = Field(default_factory=dict)
+    privacy_key: Annotated[SecretStr, Field(min_length=16)] | None = None
+    api: ApiSettings = ApiSettings()
+    worker: WorkerSettings = WorkerSettings()
 
     @classmethod
     def settings_customise_sources(

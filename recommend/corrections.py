@@ -14,7 +14,7 @@ REJECT_RHO = 0.0
 LESS_RHO = 0.3
 KAPPA = 5.0
 NEAREST = 10
-DENIED_KAPPA = 40.0
+DENIED_KAPPA = 60.0
 DENIED_NEAREST = 50
 """With these, the theme's share of the top 10 at least halves for 97 % of MovieLens users whose top 10 has it (chosen
 on 690 users); without any, for 73 %: what is left of the log makes up for what is taken out."""

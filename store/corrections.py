@@ -1,17 +1,31 @@
 """Corrections of profiles by their users, kept beside the profiles: they outlive versions and can be undone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import ScalarSelect, Select, and_, select
 from sqlmodel import Session, col
 
 from store.errors import ConflictError, NotFoundError
-from store.tables import CorrectionRow, UserRow
+from store.tables import ClaimRow, CorrectionRow, ProfileRow, UserRow
 
-Action = Literal["reject", "less", "add", "pin"]
+Action = Literal["reject", "less", "add", "pin", "rewrite"]
 Kind = Literal["interest", "dislike", "intent"]
+
+
+class InForce(NamedTuple):
+    """A user's corrections that are in force.
+
+    Attributes:
+        revision: It rises whenever a correction is made or taken back.
+        rows: Oldest first.
+        wordings: For each of them that is about words of a stored profile, who wrote these.
+    """
+
+    revision: int
+    rows: tuple[CorrectionRow, ...] = ()
+    wordings: Mapping[int, str] = {}
 
 
 def add(
@@ -27,6 +41,8 @@ def add(
     evidence: Sequence[str] = (),
     rho: float | None = None,
     weight: float | None = None,
+    new_name: str | None = None,
+    new_statement: str | None = None,
 ) -> int:
     """Store a correction.
 
@@ -42,6 +58,8 @@ def add(
         evidence: Ids of the events that the claim rests on.
         rho: What the confidence of the evidence is multiplied by, in [0, 1]; None is the default of the action.
         weight: Total confidence of an added claim's pseudo-events, above 0; None is the default.
+        new_name: What the claim shall be named (`rewrite`).
+        new_statement: What it shall say (`rewrite`).
 
     Returns:
         Its id.
@@ -55,16 +73,18 @@ def add(
         raise ValueError(f"rho is {rho}, and must be between 0 and 1")
     if weight is not None and not weight > 0:
         raise ValueError(f"weight is {weight}, and must be above 0")
-    user = _lock(session, user_id)
+    user = lock(session, user_id)
     for row in _live(session, user_id):
-        if (row.action, row.kind, row.name.casefold()) == (action, kind, name.casefold()):
+        said = (row.action, row.kind, row.name.casefold(), row.new_name, row.new_statement)
+        if said == (action, kind, name.casefold(), new_name, new_statement):
             raise ConflictError(
                 f"User {user_id} has made this correction already: {row.action} '{row.name}'. "
                 f"Take it back first with `limner claim undo {user_id} --id {row.correction_id}`."
             )
     row = CorrectionRow(
         user_id=user_id, created_at=now, action=action, kind=kind, name=name, statement=statement,
-        claim_id=claim_id, evidence=list(evidence), rho=rho, weight=weight,
+        claim_id=claim_id, evidence=list(evidence), rho=rho, weight=weight, new_name=new_name,
+        new_statement=new_statement,
     )  # fmt: skip
     session.add(row)
     user.corrections_revision += 1
@@ -83,7 +103,7 @@ def undo(session: Session, user_id: str, correction_id: int, now: datetime) -> C
         NotFoundError: There is no such user, or the user has no such correction.
         ConflictError: The user has not consented, or it was taken back before.
     """
-    user = _lock(session, user_id)
+    user = lock(session, user_id)
     row = session.get(CorrectionRow, correction_id, populate_existing=True)
     if row is None or row.user_id != user_id:
         raise NotFoundError(
@@ -104,7 +124,7 @@ def undo_last(session: Session, user_id: str, now: datetime) -> CorrectionRow:
         NotFoundError: There is no such user, or no correction in force.
         ConflictError: The user has not consented.
     """
-    user = _lock(session, user_id)
+    user = lock(session, user_id)
     rows = _live(session, user_id)
     if not rows:
         raise NotFoundError(f"User {user_id} has no correction in force: there is nothing to undo.")
@@ -125,13 +145,64 @@ def live(session: Session, user_id: str) -> list[CorrectionRow]:
     return _live(session, user_id)
 
 
+def page(session: Session, user_id: str, limit: int, after: int = 0) -> list[CorrectionRow]:
+    """Return corrections in force, oldest first: those after this one, at most `limit + 1`."""
+    query = _in_force(user_id).where(col(CorrectionRow.correction_id) > after)
+    return list(session.scalars(query.limit(limit + 1)))
+
+
+def in_force(session: Session, user_ids: Sequence[str]) -> dict[str, InForce]:
+    """Return the corrections of these users, all by one query; users who do not exist are left out."""
+    query = (
+        select(UserRow.user_id, UserRow.corrections_revision, CorrectionRow, _wording())  # type: ignore[call-overload]
+        .outerjoin(
+            CorrectionRow,
+            and_(col(CorrectionRow.user_id) == col(UserRow.user_id), col(CorrectionRow.undone_at).is_(None)),
+        )
+        .where(col(UserRow.user_id).in_(user_ids))
+        .order_by(col(CorrectionRow.correction_id))
+    )
+    found: dict[str, InForce] = {}
+    for user_id, revision, row, wording in session.execute(query):
+        before = found.get(user_id, InForce(revision))
+        wordings = {**before.wordings, **({} if wording is None else {row.correction_id: wording})}
+        found[user_id] = before if row is None else InForce(revision, (*before.rows, row), wordings)
+    return found
+
+
+def _wording() -> ScalarSelect[str]:
+    """Look up who wrote the words that a correction is about: the same words stand in a version of the profile."""
+    return (
+        select(col(ClaimRow.wording))
+        .join(ProfileRow, col(ProfileRow.profile_id) == col(ClaimRow.profile_id))
+        .where(
+            col(ProfileRow.user_id) == col(CorrectionRow.user_id),
+            col(ClaimRow.name) == col(CorrectionRow.name),
+            col(ClaimRow.statement) == col(CorrectionRow.statement),
+        )
+        .order_by(col(ClaimRow.claim_pk))
+        .limit(1)
+        .correlate(CorrectionRow)
+        .scalar_subquery()
+    )
+
+
 def _live(session: Session, user_id: str) -> list[CorrectionRow]:
+    return list(session.scalars(_in_force(user_id)))
+
+
+def _in_force(user_id: str) -> Select[CorrectionRow]:
     query = select(CorrectionRow).where(col(CorrectionRow.user_id) == user_id, col(CorrectionRow.undone_at).is_(None))
-    return list(session.scalars(query.order_by(col(CorrectionRow.correction_id))))
+    return query.order_by(col(CorrectionRow.correction_id))
 
 
-def _lock(session: Session, user_id: str) -> UserRow:
-    """Return the user's row, which no other transaction can change until this one ends."""
+def lock(session: Session, user_id: str) -> UserRow:
+    """Return the user's row, which no other transaction can change until this one ends: nor their active profile.
+
+    Raises:
+        NotFoundError: There is no such user.
+        ConflictError: The user has not consented.
+    """
     query = select(UserRow).where(col(UserRow.user_id) == user_id)
     user = session.scalars(query.with_for_update().execution_options(populate_existing=True)).one_or_none()
     if user is None:

@@ -148,6 +148,13 @@ class Database:
             ) from error
 
 
+def driver(session: Session) -> psycopg.Connection:
+    """The psycopg connection of a unit of work, for SQL and COPY inside of it."""
+    found = session.connection().connection.driver_connection
+    assert isinstance(found, psycopg.Connection)  # noqa: S101 - for the type checker
+    return found
+
+
 @contextmanager
 def open_database(url: str | None, home: Path) -> Iterator[Database]:
     """The database of this URL, or the embedded one of this home when there is none.

@@ -73,15 +73,20 @@ def write_factors(
             _build(connection, model_id, kind, matrix.shape[1])
 
 
-def write_claim_factors(database: Database, model_id: int) -> int:
+def write_claim_factors(database: Database, model_id: int, users: Sequence[str] | None = None) -> int:
     """Give each claim of active profiles whose users consent the mean factor of the distinct items that it cites.
 
     The model's item factors must be there; a claim that cites none of its items gets no factor.
 
+    Args:
+        database: To write to.
+        model_id: Of a stored model.
+        users: Only claims of these users' profiles, in the place of those of their older versions; None for all.
+
     Returns:
-        The number of claims that have a factor now.
+        The number of claims that have got a factor.
     """
-    query = """
+    add = sql.SQL("""
         insert into factors (model_id, kind, owner_id, vector)
         select %(model)s, 'claim', cited.claim_pk::text, avg(f.vector)
         from (
@@ -91,14 +96,24 @@ def write_claim_factors(database: Database, model_id: int) -> int:
             join claims c on c.profile_id = p.profile_id
             join evidence e on e.claim_pk = c.claim_pk and not e.counter
             join events v on v.event_id = e.event_id
-            where p.active
+            where p.active {}
         ) cited
         join factors f on f.model_id = %(model)s and f.kind = 'item' and f.owner_id = cited.item_id
         group by cited.claim_pk
+        on conflict do nothing
+    """).format(sql.SQL("" if users is None else "and p.user_id = any(%(users)s)"))
+    forget = """
+        delete from factors f using claims c, profiles p
+        where f.model_id = %(model)s and f.kind = 'claim' and f.owner_id = c.claim_pk::text
+          and p.profile_id = c.profile_id and p.user_id = any(%(users)s) and not p.active
     """
+    given = {"model": model_id, "users": None if users is None else list(users)}
     with database.raw() as connection:
-        _forget(connection, model_id, "claim")
-        return connection.execute(query, {"model": model_id}).rowcount
+        if users is None:
+            _forget(connection, model_id, "claim")
+        else:
+            connection.execute(forget, given)
+        return connection.execute(add, given).rowcount
 
 
 def search(database: Database, model_id: int, kind: Kind, vector: npt.NDArray[np.floating], count: int) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import String, case, cast, delete, func, insert, select, update
+from sqlalchemy import String, case, cast, delete, func, insert, or_, select, update
 from sqlmodel import Session, col
 
 from store.errors import ConflictError, NotFoundError
@@ -25,25 +25,31 @@ class StoredProfile(NamedTuple):
     claims: tuple[StoredClaim, ...]
 
 
-def save(session: Session, profile: StoredProfile, *, log_revision: int) -> int:
+def save(
+    session: Session, profile: StoredProfile, *, log_revision: int, corrections_revision: int | None = None
+) -> int:
     """Store a profile as the user's next version and make it the active one.
 
     Args:
         session: The unit of work; all of it is stored or nothing.
         profile: Rows without keys; the version is set here.
         log_revision: The revision of the log that the profile was made of.
+        corrections_revision: That of the user's corrections; None does not compare it.
 
     Returns:
         The version.
 
     Raises:
-        ConflictError: The user has gone, withdrawn consent, or has a profile of a later revision of the log.
+        ConflictError: The user has gone, withdrawn consent, made a correction meanwhile, or has a profile of a later
+            revision of the log.
     """
     row = profile.row
     query = select(UserRow).where(col(UserRow.user_id) == row.user_id)
     user = session.scalars(query.with_for_update().execution_options(populate_existing=True)).one_or_none()
     if user is None or not user.consent:
         raise ConflictError(f"User {row.user_id} is gone or has withdrawn consent: the profile was not stored.")
+    if corrections_revision is not None and user.corrections_revision != corrections_revision:
+        raise ConflictError(f"User {row.user_id} has made a correction meanwhile: the profile was not stored.")
     active = session.scalars(
         select(ProfileRow).where(col(ProfileRow.user_id) == row.user_id, col(ProfileRow.active))
     ).one_or_none()
@@ -56,11 +62,12 @@ def save(session: Session, profile: StoredProfile, *, log_revision: int) -> int:
     row.version, row.active = (latest or 0) + 1, True
     session.add(row)
     session.flush()
-    _add_claims(session, row, profile.claims)
+    add_claims(session, row, profile.claims)
     return row.version
 
 
-def _add_claims(session: Session, profile: ProfileRow, claims: Sequence[StoredClaim]) -> None:
+def add_claims(session: Session, profile: ProfileRow, claims: Sequence[StoredClaim]) -> None:
+    """Store the claims of a stored profile, and their evidence."""
     for claim in claims:
         assert profile.profile_id is not None  # noqa: S101 - set by the flush
         claim.row.profile_id = profile.profile_id
@@ -99,9 +106,22 @@ def load(session: Session, user_id: str, version: int | None = None) -> StoredPr
 
 
 def versions(session: Session, user_id: str) -> list[ProfileRow]:
-    """Return the rows of all versions of a user's profile, oldest first."""
-    query = select(ProfileRow).where(col(ProfileRow.user_id) == user_id).order_by(col(ProfileRow.version))
+    """Return the rows of all versions of a user's profile, oldest first; none if the user does not consent."""
+    query = (
+        select(ProfileRow)
+        .join(UserRow, col(UserRow.user_id) == col(ProfileRow.user_id))
+        .where(col(ProfileRow.user_id) == user_id, col(UserRow.consent))
+        .order_by(col(ProfileRow.version))
+    )
     return list(session.scalars(query))
+
+
+def recent_versions(session: Session, user_id: str, limit: int, before: int | None = None) -> list[ProfileRow]:
+    """Return the versions of a user's profile, the newest first: those before this one, at most `limit + 1`."""
+    query = select(ProfileRow).where(col(ProfileRow.user_id) == user_id).order_by(col(ProfileRow.version).desc())
+    if before is not None:
+        query = query.where(col(ProfileRow.version) < before)
+    return list(session.scalars(query.limit(limit + 1)))
 
 
 def active_users(session: Session) -> list[str]:
@@ -131,8 +151,16 @@ def active_keys(session: Session, ids: Sequence[str]) -> dict[str, str]:
     return {user_id: key for user_id, key in session.execute(query) if key}
 
 
-def start_attempt(session: Session, user_id: str, writer: str, now: datetime) -> int:
-    """Note that an attempt to write a profile begins; returns its id."""
+def start_attempt(session: Session, user_id: str, writer: str, now: datetime) -> int | None:
+    """Note that an attempt to write a profile begins.
+
+    Returns:
+        Its id; None if the user is gone or does not consent.
+    """
+    user = select(col(UserRow.user_id)).where(col(UserRow.user_id) == user_id, col(UserRow.consent))
+    # Held until the note is stored: an erasure goes before it, and then there is no note, or takes it along.
+    if session.scalar(user.with_for_update(read=True, key_share=True)) is None:
+        return None
     row = AttemptRow(user_id=user_id, writer=writer, started_at=now, outcome="running")
     session.add(row)
     session.flush()
@@ -148,13 +176,15 @@ def end_attempt(
     *,
     reason: str | None = None,
     version: int | None = None,
-) -> None:
-    """Note how an attempt ended."""
-    session.execute(
+) -> bool:
+    """Note how an attempt ended; tells whether it is there: not if the user was erased since."""
+    query = (
         update(AttemptRow)
         .where(col(AttemptRow.attempt_id) == attempt_id)
         .values(finished_at=now, outcome=outcome, reason=reason, version=version)
+        .returning(col(AttemptRow.attempt_id))
     )
+    return session.scalar(query) is not None
 
 
 def add_calls(session: Session, calls: Sequence[LlmCallRow]) -> None:
@@ -168,14 +198,17 @@ def failures(session: Session, user_id: str) -> list[AttemptRow]:
     return list(session.scalars(query.order_by(col(AttemptRow.started_at))))
 
 
-def unindexed_claims(session: Session, model: str) -> list[tuple[str, str]]:
+def unindexed_claims(session: Session, model: str, users: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """Return (owner, text) of the claims of active, consented profiles that have no vector by this model.
 
-    A template's statement says no more than its name and the titles of examples, so its name is its text.
+    Only of these users, unless None is given: then of all.
+
+    A template's statement says no more than its name and the titles of examples, so its name is its text; so it is of
+    a claim that the user has added without a statement.
     """
     owner = cast(col(ClaimRow.claim_pk), String)
     said = case(
-        (col(ClaimRow.wording) == "template", col(ClaimRow.name)),
+        (or_(col(ClaimRow.wording) == "template", col(ClaimRow.name) == col(ClaimRow.statement)), col(ClaimRow.name)),
         else_=func.concat(col(ClaimRow.name), ". ", col(ClaimRow.statement)),
     )
     has_vector = select(col(EmbeddingRow.owner_id)).where(
@@ -190,17 +223,24 @@ def unindexed_claims(session: Session, model: str) -> list[tuple[str, str]]:
         .where(col(ProfileRow.active), col(UserRow.consent), ~has_vector.exists())
         .order_by(col(ClaimRow.claim_pk))
     )
+    if users is not None:
+        query = query.where(col(ProfileRow.user_id).in_(users))
     return [(row[0], row[1]) for row in session.execute(query)]
 
 
-def forget_old_claim_vectors(session: Session) -> None:
-    """Remove the vectors of claims that are not in an active profile of a user who consents."""
-    live = (
+def forget_old_claim_vectors(session: Session, users: Sequence[str] | None = None) -> None:
+    """Remove the vectors of claims that are not in an active profile of a user who consents.
+
+    Only of these users, unless None is given: then of all.
+    """
+    live = col(ProfileRow.active) & col(UserRow.consent)
+    claims = (
         select(cast(col(ClaimRow.claim_pk), String))
         .join(ProfileRow, col(ProfileRow.profile_id) == col(ClaimRow.profile_id))
         .join(UserRow, col(UserRow.user_id) == col(ProfileRow.user_id))
-        .where(col(ProfileRow.active), col(UserRow.consent))
     )
-    session.execute(
-        delete(EmbeddingRow).where(col(EmbeddingRow.kind) == "claim", col(EmbeddingRow.owner_id).not_in(live))
-    )
+    owner = col(EmbeddingRow.owner_id)
+    old = owner.not_in(claims.where(live))
+    if users is not None:
+        old = owner.in_(claims.where(~live, col(ProfileRow.user_id).in_(users)))
+    session.execute(delete(EmbeddingRow).where(col(EmbeddingRow.kind) == "claim", old))

@@ -342,7 +342,10 @@ class JobItemRow(SQLModel, table=True):
     """
 
     __tablename__ = "job_items"
-    __table_args__ = (Index("ix_job_items_state", "job_id", "state", "user_id"),)
+    __table_args__ = (
+        Index("ix_job_items_state", "job_id", "state", "user_id"),
+        Index("ix_job_items_chunk", "job_id", "chunk"),
+    )
     job_id: str = Field(
         sa_column=Column(String(collation="C"), ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True)
     )

@@ -5,8 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from sqlalchemy import func, select
+from sqlmodel import Session, col
 
 from store.database import Database
+from store.tables import EmbeddingRow
 
 Matrix = npt.NDArray[np.float32]
 
@@ -68,6 +71,12 @@ def claim_vectors(database: Database, model: str, user_ids: Sequence[str] | None
         rows = cursor.fetchall()
     users, ids, names, strengths, vectors = (list(column) for column in zip(*rows, strict=True)) if rows else ([],) * 5
     return ClaimVectors(users, ids, names, np.array(strengths, dtype=np.float64), stack(vectors))
+
+
+def dimension(session: Session, model: str) -> int | None:
+    """Return the length of the stored vectors of an embedder; None if there are none."""
+    query = select(func.vector_dims(col(EmbeddingRow.vector))).where(col(EmbeddingRow.model) == model).limit(1)
+    return session.scalar(query)
 
 
 def stack(vectors: Sequence[object]) -> Matrix:

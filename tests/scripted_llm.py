@@ -48,7 +48,7 @@ class Request:
     @property
     def text(self) -> str:
         """Everything that was said, for predicates."""
-        return "\n".join(m["content"] for m in self.messages)
+        return "\n".join(m["content"] or "" for m in self.messages)  # a message that calls tools has no content
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Repetition:
         plain = [CITATION.sub("", t) for t in (text, *others)]
         if cjk_share(plain[0]) > 0:  # embedders for English put all Chinese sentences together
             return next(
-                (o for o, p in zip(others, plain[1:], strict=True) if _overlap(plain[0], p) >= self.letters), None
+                (o for o, p in zip(others, plain[1:], strict=True) if overlap(plain[0], p) >= self.letters), None
             )
         vectors = self.embed(plain)
         cosines = vectors[1:] @ vectors[0]
@@ -52,7 +52,7 @@ class Repetition:
         return None
 
 
-def _overlap(first: str, second: str) -> float:
+def overlap(first: str, second: str) -> float:
     """Return the Jaccard similarity of two texts' pairs of neighbouring letters."""
     a, b = ({text[i : i + 2] for i in range(len(text) - 1)} for text in (first, second))
     return len(a & b) / max(len(a | b), 1)

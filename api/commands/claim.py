@@ -1,6 +1,7 @@
 """`limner claim`: what a user says about the claims of their profile, and what that changes in the top 10."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -9,37 +10,23 @@ from rich.markup import escape
 from rich.table import Table
 from sqlmodel import Session
 
-from agent import archive
-from agent.contract import Claim
 from api import runtime
 from api.console import out
+from api.correcting import correct, own_words
 from api.settings import read_settings
-from recommend.contract import RecommendedItem
+from recommend.comparing import NO_EFFECT, TOP, Change, Ranker, compare
 from recommend.corrections import KAPPA, LESS_RHO
 from recommend.errors import NoModelError
-from store import corrections, factors, logs, models, profiles
+from store import corrections, factors, logs, models
 from store.database import Database
-from store.errors import NotFoundError
 from store.tables import CorrectionRow
 
 app = typer.Typer(help="Correct the claims of a profile, or add to them.", no_args_is_help=True)
 
-TOP = 10
-_LONGEST = 600
-_NOT_SHOWN = f"The change in the top {TOP} cannot be shown"
-_SAID = {"reject": "Rejected", "less": "Less of this", "add": "Added", "pin": "Pinned"}
+_SAID = {"reject": "Rejected", "less": "Less of this", "add": "Added", "pin": "Pinned", "rewrite": "Rewritten"}
 
 ClaimName = Annotated[str, typer.Argument(metavar="CLAIM", help="Its id (i1, d2) or its name, as the profile shows.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-class Change(NamedTuple):
-    """An item whose rank changes; None where it is not in the list."""
-
-    item_id: str
-    title: str
-    before: int | None
-    after: int | None
 
 
 class Shown(NamedTuple):
@@ -47,21 +34,13 @@ class Shown(NamedTuple):
 
     correction: CorrectionRow
     changes: list[Change] | None
-    reason: str = ""
-
-
-def changes(before: Sequence[RecommendedItem], after: Sequence[RecommendedItem]) -> list[Change]:
-    """List the items whose rank differs: those of the new list by rank, then those that have left it."""
-    old, new = ({item.item_id: item.rank for item in items} for items in (before, after))
-    titles = {item.item_id: item.title for item in (*after, *before)}
-    found = [Change(item_id, title, old.get(item_id), new.get(item_id)) for item_id, title in titles.items()]
-    return [change for change in found if change.before != change.after]
+    reason: str | None = None
 
 
 @app.command()
 def reject(user: str, claim: ClaimName, as_json: AsJson = False) -> None:
     """Say that a claim is wrong: neither it nor its events count any more."""
-    _say(user, _correct(user, lambda session: _about(session, user, claim, "reject")), as_json=as_json)
+    _say(user, _correct(user, lambda session: correct(session, user, claim, "reject")), as_json=as_json)
 
 
 @app.command()
@@ -72,7 +51,7 @@ def less(
     as_json: AsJson = False,
 ) -> None:
     """Ask for less of what a claim is about."""
-    _say(user, _correct(user, lambda session: _about(session, user, claim, "less", rho)), as_json=as_json)
+    _say(user, _correct(user, lambda session: correct(session, user, claim, "less", rho=rho)), as_json=as_json)
 
 
 @app.command()
@@ -84,9 +63,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a claim in words of the user's own."""
-    name = " ".join(text.split())
-    if not 0 < len(name) <= _LONGEST:
-        raise typer.BadParameter(f"TEXT must have 1 to {_LONGEST} characters, it has {len(name)}")
+    name = _own_words("TEXT", " ".join(text.split()))
 
     def store(session: Session) -> int:
         kind: corrections.Kind = "dislike" if dislike else "interest"
@@ -97,8 +74,37 @@ def add(
 
 @app.command()
 def pin(user: str, claim: ClaimName, as_json: AsJson = False) -> None:
-    """Keep the wording of a claim; recommendations stay as they are."""
-    _say(user, _correct(user, lambda session: _about(session, user, claim, "pin"), ranks=False), as_json=as_json)
+    """Keep the wording of a claim in every later summary; recommendations stay as they are."""
+    _say(user, _correct(user, lambda session: correct(session, user, claim, "pin"), ranks=False), as_json=as_json)
+
+
+@app.command()
+def rewrite(
+    user: str,
+    claim: ClaimName,
+    name: Annotated[str | None, typer.Option(help="What it is called.")] = None,
+    statement: Annotated[str | None, typer.Option(help="What it says.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a claim into words of the user's own, which every later summary keeps; recommendations stay as they are."""
+    if name is None and statement is None:
+        raise typer.BadParameter("say what to change: --name, --statement or both")
+    said = {
+        "new_name": None if name is None else _own_words("--name", name),
+        "new_statement": None if statement is None else _own_words("--statement", statement),
+    }
+    _say(
+        user,
+        _correct(user, lambda session: correct(session, user, claim, "rewrite", **said), ranks=False),
+        as_json=as_json,
+    )
+
+
+def _own_words(what: str, text: str) -> str:
+    try:
+        return own_words(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{what} {error}") from error
 
 
 @app.command()
@@ -181,62 +187,23 @@ def _active(opened: Database) -> int:
     return row.model_id
 
 
-def find(claims: Sequence[Claim], wanted: str) -> Claim:
-    """Return the claim with this id, or else with this name, whatever the case.
-
-    Raises:
-        NotFoundError: There is none, or several have the name.
-    """
-    name = " ".join(wanted.split()).casefold()
-    found = [c for c in claims if c.claim_id == wanted] or [c for c in claims if c.name.casefold() == name]
-    if len(found) == 1:
-        return found[0]
-    listed = "; ".join(f"{c.claim_id} ({c.name})" for c in found or claims) or "none"
-    if found:
-        raise NotFoundError(f"Several claims are named '{wanted}'. Give the id of one: {listed}.")
-    raise NotFoundError(
-        f"The profile has no claim '{wanted}'. It has: {listed}. One that was added goes with `limner claim undo`."
-    )
-
-
-def _about(session: Session, user: str, wanted: str, action: corrections.Action, rho: float | None = None) -> int:
-    """Store a correction of a claim of the user's profile."""
-    claim = find(archive.from_rows(profiles.load(session, user)).claims, wanted)
-    return corrections.add(
-        session,
-        user,
-        action,
-        claim.kind,
-        claim.name,
-        runtime.now(),
-        statement=claim.statement,
-        claim_id=claim.claim_id,
-        evidence=[e.event_id for e in claim.evidence],
-        rho=rho,
-    )
-
-
 def _correct(user: str, change: Callable[[Session], int], *, ranks: bool = True) -> Shown:
     """Make a change, and compare the top list before and after; without a model the change is made all the same."""
     settings = read_settings()
-    with runtime.database(settings) as opened:
+    with runtime.database(settings) as opened, ExitStack() as stack:
 
         def make() -> CorrectionRow:
             with opened.session() as session:
                 return session.get_one(CorrectionRow, change(session))
 
         if not ranks:
-            return Shown(make(), None, "A pin has no effect on recommendations.")
-        made = None
+            return Shown(make(), None, NO_EFFECT)
+        ranker: Ranker | str
         try:
-            with runtime.recommender(settings, opened) as recommender:
-                before = recommender.top(user, TOP)
-                made = make()
-                if before.model_id is None:
-                    return Shown(made, None, f"{_NOT_SHOWN}: there is no model yet. Train one with `limner train`.")
-                return Shown(made, changes(before.items, recommender.top(user, TOP).items))
+            ranker = stack.enter_context(runtime.recommender(settings, opened))
         except NoModelError as error:
-            return Shown(made or make(), None, f"{_NOT_SHOWN}: {error}")
+            ranker = str(error)
+        return Shown(*compare(ranker, user, make))
 
 
 def _say(user: str, shown: Shown, *, as_json: bool) -> None:
@@ -244,7 +211,7 @@ def _say(user: str, shown: Shown, *, as_json: bool) -> None:
     row, moved = shown.correction, shown.changes
     if as_json:
         listed = None if moved is None else [change._asdict() for change in moved]
-        _print_json({"user_id": user, "correction": _document(row), "changes": listed, "note": shown.reason or None})
+        _print_json({"user_id": user, "correction": _document(row), "changes": listed, "note": shown.reason})
         return
     name = escape(row.name)
     if row.undone_at is None:
@@ -253,7 +220,7 @@ def _say(user: str, shown: Shown, *, as_json: bool) -> None:
     else:
         out.print(f"Taken back: {row.action} [bold]{name}[/bold] (correction {row.correction_id})")
     if moved is None:
-        out.print(escape(shown.reason))
+        out.print(escape(shown.reason or ""))
     elif not moved:
         out.print(f"The top {TOP} stays as it was.")
     else:

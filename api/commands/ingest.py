@@ -11,6 +11,7 @@ from api.runtime import database, now
 from api.settings import Settings, read_settings
 from store.database import Database
 from store.ingest import IngestReport, ingest
+from store.privacy import hasher
 
 
 class Kind(StrEnum):
@@ -63,6 +64,7 @@ def ingest_file(
             mapping=mapping,
             known_types=set(settings.evidence_settings.types),
             now=now(),
+            hasher=hasher(settings.home, settings.privacy_key),
             reject_limit=limit,
             rejects_path=rejects,
             progress=lambda done, _: advance(done, size),
@@ -71,6 +73,8 @@ def ingest_file(
         f"{kind}: {report.rows_read:,} rows read, {report.rows_stored:,} stored, {report.rows_known:,} known already, "
         f"{report.rows_rejected:,} rejected, in {report.seconds:.1f} s."
     )
+    if report.rows_dropped:
+        out.print(f"{report.rows_dropped:,} more rows were dropped: their users were erased.")
     if report.stubs_made:
         out.print(f"{report.stubs_made:,} items were known from events only; stubs were made for them.")
     if report.left_out:

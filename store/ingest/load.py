@@ -7,6 +7,7 @@ from typing import LiteralString, NamedTuple, Protocol
 import polars as pl
 from psycopg import Connection
 
+from store import revisions
 from store.ingest.rejects import Reject
 
 CACHE_SIZE = 500_000
@@ -54,13 +55,14 @@ where user_id in (select distinct user_id from ingest_touched)
 
 
 class Loaded(NamedTuple):
-    """What became of a batch."""
+    """What became of a batch; `dropped` counts rows that were stored and taken out again."""
 
     stored: int
     known: int
     conflicts: Sequence[Reject] = ()
     stubs_made: int = 0
     users_made: int = 0
+    dropped: int = 0
 
 
 class Loader(Protocol):
@@ -82,6 +84,7 @@ class EventLoader:
         self._items = _Recent()
         self._users = _Recent()
         self._touched = _Recent()
+        self._stubs_made = 0
         connection.execute(_STAGE)
 
     def load(self, batch: pl.DataFrame) -> Loaded:
@@ -97,17 +100,21 @@ class EventLoader:
         if conflicts:
             batch = batch.filter(~pl.col("line").is_in([reject.line for reject in conflicts]))
         self._touch(batch, stored)
+        stubs_made = self._make(_STUBS, self._items.news(batch["item_id"]))
+        self._stubs_made += stubs_made
         return Loaded(
             stored,
             len(ordered) - stored - len(conflicts),
             conflicts,
-            self._make(_STUBS, self._items.news(batch["item_id"])),
+            stubs_made,
             self._make(_USERS, self._users.news(batch["user_id"])),
         )
 
     def finish(self) -> None:
-        """Raises the log revision of every user who got events, once."""
+        """Raises the log revision of every user who got events, once, and that of the catalogue if it has grown."""
         self._connection.execute(_TOUCH)
+        if self._stubs_made:
+            revisions.rise(self._connection, "catalogue")
 
     def _conflicts(self) -> list[Reject]:
         label = "the event id is known with other content"

@@ -16,6 +16,7 @@ from store.database import Database
 from store.errors import IngestError
 from store.ingest.catalogue import ItemParser, UserParser
 from store.ingest.columns import Kind, Plan, read_mapping
+from store.ingest.erased import Erased
 from store.ingest.events import EventParser
 from store.ingest.load import EventLoader, Loaded, Loader
 from store.ingest.raw import RawBatch
@@ -23,6 +24,7 @@ from store.ingest.readers import FileFormat, open_reader
 from store.ingest.rejects import Reject, RejectLog
 from store.ingest.runs import finish_run, start_run, wait_for_turn
 from store.ingest.upsert import ItemLoader, UserLoader
+from store.privacy import Hasher
 
 Progress = Callable[[int, int], None]
 
@@ -35,10 +37,11 @@ class IngestReport:
 
     Attributes:
         run_id: the run in `ingest_runs`.
-        rows_read: rows of the file, bad ones too; the sum of the next three.
+        rows_read: rows of the file, bad ones too; the sum of the next four.
         rows_stored: rows that made or changed something.
         rows_known: rows that said nothing new.
         rows_rejected: bad rows, also those whose event id is known with other content.
+        rows_dropped: good rows of users who were erased.
         stubs_made: items made because an event named them.
         users_made: users made.
         reasons: bad rows by reason, the most common first.
@@ -51,6 +54,7 @@ class IngestReport:
     rows_stored: int
     rows_known: int
     rows_rejected: int
+    rows_dropped: int
     stubs_made: int
     users_made: int
     reasons: dict[str, int]
@@ -74,12 +78,14 @@ class _Tally:
     known: int = 0
     stubs: int = 0
     users: int = 0
+    dropped: int = 0
 
     def add(self, loaded: Loaded) -> None:
         self.stored += loaded.stored
         self.known += loaded.known
         self.stubs += loaded.stubs_made
         self.users += loaded.users_made
+        self.dropped += loaded.dropped
         self.rejects.extend(loaded.conflicts)
 
     @property
@@ -103,6 +109,7 @@ def ingest(
     source: str,
     known_types: Collection[str],
     now: datetime,
+    hasher: Hasher,
     rejects_path: Path,
     mapping: Iterable[str] = (),
     reject_limit: float = 0.01,
@@ -121,6 +128,7 @@ def ingest(
             id, so it must not change with the file's name or format.
         known_types: the event types that are declared.
         now: the time, with its zone; events more than a day later are rejected.
+        hasher: recognizes users who were erased; their rows are dropped.
         rejects_path: where bad rows go (CSV: line, column, value, reason); overwritten, and left only when
             there are any.
         mapping: `--map` arguments: see `store.ingest.columns`.
@@ -131,6 +139,7 @@ def ingest(
 
     Raises:
         IngestError: the file cannot be read, lacks a column or has too many bad rows; nothing was stored.
+        PrivacyKeyError: there are tombstones of erased users, made under another key.
         KeyboardInterrupt: Ctrl-C; nothing was stored, and the run is marked as interrupted.
     """
     arguments = read_mapping(kind, mapping)
@@ -147,6 +156,7 @@ def ingest(
                 reader.batches(plan),
                 parser,
                 _loader(run, kind),
+                Erased(run.connection, hasher),
                 reject_limit=reject_limit,
                 progress=progress,
             )
@@ -158,6 +168,7 @@ def ingest(
 
 @dataclass(frozen=True)
 class _Run:
+    kind: Kind
     run_id: int
     connection: Connection
     tally: _Tally
@@ -173,7 +184,7 @@ def _run(database: Database, kind: Kind, path: Path, source: str, tally: _Tally)
             wait_for_turn(connection)
             with database.raw() as other:
                 run_id = start_run(other, kind, path.name, source, tally.now)
-            yield _Run(run_id, connection, tally)
+            yield _Run(kind, run_id, connection, tally)
     except BaseException as error:
         if run_id is None:
             raise
@@ -192,6 +203,7 @@ def _pump(
     batches: Iterator[RawBatch],
     parser: _Parser,
     loader: Loader,
+    erased: Erased,
     *,
     reject_limit: float,
     progress: Progress | None,
@@ -205,16 +217,18 @@ def _pump(
                 good, bad = parser.parse(raw)
                 tally.read += raw.rows_read
                 tally.rejects.extend([*raw.rejects, *bad])
+                kept = erased.drop(good)
+                tally.dropped += len(good) - len(kept)
                 if pending is not None:
                     tally.add(_wait(pending))
                 tally.rejects.check_limit(tally.read, reject_limit, at_end=False)
-                pending = pool.submit(loader.load, good)
+                pending = pool.submit(loader.load, kept)
                 if progress is not None:
                     progress(raw.bytes_done, tally.read)
             if pending is not None:
                 tally.add(_wait(pending))
-            pending = pool.submit(_finish, loader)
-            _wait(pending)
+            pending = pool.submit(_finish, run, loader, erased)
+            tally.add(_wait(pending))
         except BaseException:
             if pending is not None and not pending.done():
                 run.connection.cancel_safe()  # or leaving the pool would wait for the statement
@@ -228,9 +242,10 @@ def _wait(pending: Future[Loaded]) -> Loaded:
     return pending.result()
 
 
-def _finish(loader: Loader) -> Loaded:
+def _finish(run: _Run, loader: Loader, erased: Erased) -> Loaded:
     loader.finish()
-    return Loaded(0, 0)
+    late = erased.settle(run.kind, run.run_id)
+    return Loaded(-late, 0, dropped=late)
 
 
 def _parser(plan: Plan, source: str, known_types: Collection[str], now: datetime) -> _Parser:
@@ -253,6 +268,7 @@ def _report(run: _Run, left_out: tuple[str, ...]) -> IngestReport:
         rows_stored=stored,
         rows_known=known,
         rows_rejected=rejected,
+        rows_dropped=run.tally.dropped,
         stubs_made=run.tally.stubs,
         users_made=run.tally.users,
         reasons=dict(run.tally.rejects.reasons.most_common()),

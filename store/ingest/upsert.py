@@ -10,6 +10,7 @@ from typing import LiteralString
 import polars as pl
 from psycopg import Connection
 
+from store import revisions
 from store.ingest.load import Loaded, copy_frame
 
 _ITEM_STAGE: LiteralString = """
@@ -62,6 +63,7 @@ class ItemLoader:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._stored = 0
         connection.execute(_ITEM_STAGE)
 
     def load(self, batch: pl.DataFrame) -> Loaded:
@@ -73,10 +75,13 @@ class ItemLoader:
         self._connection.execute("truncate ingest_stage")
         copy_frame(self._connection, "ingest_stage", last)
         stored = self._connection.execute(_ITEMS).rowcount
+        self._stored += stored
         return Loaded(stored, len(batch) - stored)
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Raises the revision of the catalogue if it has changed."""
+        if self._stored:
+            revisions.rise(self._connection, "catalogue")
 
 
 class UserLoader:

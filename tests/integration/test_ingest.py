@@ -16,7 +16,9 @@ import pytest
 
 from store.errors import IngestError
 from store.ingest import ingest
+from store.privacy import Hasher
 
+HASHER = Hasher(b"key of the tests")
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 TYPES = ("view", "rating", "search")
 HEAD = "user_id,item_id,type,ts,value,text\n"
@@ -35,6 +37,7 @@ def run(database, tmp_path):
             "source": "default",
             "known_types": TYPES,
             "now": NOW,
+            "hasher": HASHER,
             "rejects_path": tmp_path / "rejects.csv",
         }
         return ingest(database, kind, path, **{**defaults, **options})

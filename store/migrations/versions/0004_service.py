@@ -79,6 +79,7 @@ def upgrade() -> None:
         sa.Column("tokens", sa.Integer(), nullable=False),
     )
     op.create_index("ix_job_items_state", "job_items", ["job_id", "state", "user_id"])
+    op.create_index("ix_job_items_chunk", "job_items", ["job_id", "chunk"])
     op.create_table(
         "idempotency",
         sa.Column("key_id", key, primary_key=True),

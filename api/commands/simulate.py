@@ -1,0 +1,54 @@
+"""`limner simulate`: an invented catalogue, users and their logs, for tests of load and of pages."""
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.commands.ingest import ingest_file
+from api.console import out, progress_bar
+from api.runtime import database
+from api.settings import read_settings
+from eval.domains import DomainName
+from eval.simulate import Simulation, Written, simulate
+
+_MOST_USERS, _MOST_ITEMS, _MOST_EVENTS = 1_000_000, 1_000_000, 1_000
+
+
+def command(
+    users: Annotated[int, typer.Option(min=1, max=_MOST_USERS, help="How many users.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    items: Annotated[
+        int | None, typer.Option(min=10, max=_MOST_ITEMS, help="How many items; by the number of users unless given.")
+    ] = None,
+    domain: Annotated[DomainName, typer.Option(help="What the items are.")] = "shop",
+    events_per_user: Annotated[
+        float, typer.Option("--events", min=5, max=_MOST_EVENTS, help="Events of a user, in the mean.")
+    ] = 50.0,
+    folder: Annotated[
+        Path | None, typer.Option("--output", "-o", file_okay=False, help="Where the files go, the truth beside them.")
+    ] = None,
+    to_store: Annotated[bool, typer.Option("--ingest", help="Take them into the store.")] = False,
+) -> None:
+    """Invent a catalogue, users with known tastes, and their logs."""
+    if folder is None and not to_store:
+        raise typer.BadParameter("say where to: -o DIR, --ingest, or both")
+    wanted = Simulation(users, seed, items, domain, events_per_user)
+    with ExitStack() as stack:
+        target = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="limner-")))
+        with progress_bar("simulating users") as advance:
+            written = simulate(wanted, target, advance)
+        out.print(f"{users:,} users, {wanted.catalogue_size:,} items, {written.total:,} events.")
+        if folder is not None:
+            out.print(f"They are in {folder}; what each user really likes is in {written.truth.name}.")
+        if to_store:
+            _ingest(written, f"simulated-{domain}-{seed}")
+
+
+def _ingest(written: Written, source: str) -> None:
+    settings = read_settings()
+    with database(settings) as opened:
+        for kind in ("items", "users", "events"):
+            ingest_file(opened, settings, kind, getattr(written, kind), [], source=source)

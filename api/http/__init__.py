@@ -1,0 +1,1 @@
+"""The HTTP interface: an app, its state, and one router for each kind of resource."""

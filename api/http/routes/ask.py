@@ -1,0 +1,45 @@
+"""Free questions about a profile or a recommendation."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from agent.words import clean
+from api import runtime
+from api.asking import answered
+from api.http.auth import UserReader
+from api.http.ids import UserId
+from api.http.problems import responses
+from api.http.state import StateDep
+from recommend.asking import MAX_QUESTION, Answer
+from recommend.facts import Facts
+
+router = APIRouter(tags=["questions"])
+
+
+def _says_something(question: str) -> str:
+    if not clean(question):
+        raise ValueError("holds no characters that can be read")
+    return question
+
+
+class Question(BaseModel):
+    """A question in English or Chinese."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"question": "Why did you show me Heat?"}]}
+    )
+    question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION), AfterValidator(_says_something)]
+
+
+@router.post("/users/{user_id}/ask", summary="Ask a question", responses=responses(404))
+def ask(user_id: UserId, body: Question, state: StateDep, _caller: UserReader) -> Answer:
+    """What the profile says, what changed in it, what the user did, what is recommended and why.
+
+    The text cites its sources. Where a language model runs, it chooses tools and words, and its words are checked
+    against the sources (`by` is `model`); else a rule chooses the tool and a template lists what it tells (`rule`).
+    """
+    facts = Facts.of(state.database, user_id, state.recommender, state.settings.language, runtime.now())
+    chat = runtime.running_model(state.settings)
+    return answered(facts, body.question, chat, state.settings.llm.timeout_s)

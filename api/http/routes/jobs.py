@@ -1,0 +1,250 @@
+"""Jobs: profiles to write and models to train, done by workers in their own time."""
+
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Header, Path, Query, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from agent.contract import Writer as ProfileWriter
+from api import runtime
+from api.http import paging
+from api.http.auth import Reader, Writer, note
+from api.http.paging import After, Limit, Page
+from api.http.problems import responses
+from api.http.state import State, StateDep
+from api.queue import enqueue_profiles
+from store import jobs
+from store.errors import NotFoundError
+from store.jobs import ItemState, JobState, Kind
+from store.records import MAX_ID
+from store.tables import JobItemRow, JobRow
+
+router = APIRouter(tags=["jobs"])
+_MOST_USERS = 10_000
+_EVENT_PAUSE_S = 0.5
+_READING_SHARE = 0.1  # of the time goes into counting a large job's items, at most
+
+_EXAMPLE = "4c8d1f0e2b6a4d7f9e3c5a1b8d7e6f20"
+JobId = Annotated[str, Path(min_length=1, max_length=64, description="The id of a job.", examples=[_EXAMPLE])]
+ListedUserId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+
+
+def _each_once(users: list[str]) -> list[str]:
+    return list(dict.fromkeys(users))
+
+
+class Wire(BaseModel):
+    """Base of what comes in and goes out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NewJob(Wire):
+    """Profiles to write."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"kind": "profiles", "users": ["405", "152"], "writer": "llm", "force": False}}
+    )
+    kind: Literal["profiles"]
+    users: (
+        Literal["all"]
+        | Annotated[list[ListedUserId], Field(min_length=1, max_length=_MOST_USERS), AfterValidator(_each_once)]
+    ) = Field(description="Ids, or `all` who consent and have a log.")
+    writer: ProfileWriter = "llm"
+    force: bool = Field(default=False, description="Also where nothing has changed.")
+
+
+class Counts(Wire):
+    """Items by state."""
+
+    queued: int = 0
+    running: int = 0
+    written: int = Field(default=0, examples=[412])
+    unchanged: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class Job(Wire):
+    """A job."""
+
+    job_id: str = Field(examples=[_EXAMPLE])
+    kind: Kind
+    state: JobState
+    request: dict[str, Any] = Field(
+        description="What was asked for; of listed users, how many.",
+        examples=[{"users": "all", "writer": "llm", "force": False}],
+    )
+    total: int = Field(description="Users of a job of profiles.", examples=[943])
+    created_at: datetime
+    created_by: str | None = Field(description="Id of the key that asked for it.", examples=["5f0c6a9b3e4f"])
+    started_at: datetime | None
+    finished_at: datetime | None
+    reason: str | None = Field(description="Why it failed.")
+    model_id: int | None = Field(default=None, description="The model that a training made.")
+
+
+class JobProgress(Job):
+    """A job, and how far it is."""
+
+    counts: Counts
+    tokens: int = Field(description="That the language model has read and written for it.", examples=[81_234])
+    eta: datetime | None = Field(description="When it ends, if it goes on as so far.")
+
+
+class JobItem(Wire):
+    """One user of a job of profiles."""
+
+    user_id: str = Field(examples=["405"])
+    state: ItemState
+    reason: str | None = Field(description="Why it failed.", examples=["the model's server cannot be reached"])
+    version: int | None = Field(description="Of the profile that was written.", examples=[3])
+    tokens: int = Field(examples=[1_204])
+    attempt: int = Field(description="How often it was taken up.", examples=[1])
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@router.post("/jobs", status_code=202, summary="Create a job", responses=responses(404))
+def create_job(job: NewJob, state: StateDep, caller: Writer, response: Response) -> JobProgress:
+    """Have profiles written by the workers; one worker at least must run (`limner worker`).
+
+    All users must consent. Users for whom nothing has changed are left as they are, unless `force` is said.
+    """
+    with state.database.session() as session:
+        job_id = enqueue_profiles(session, job.users, job.writer, force=job.force, created_by=caller.key_id)
+    response.headers["Location"] = f"/v1/jobs/{job_id}"
+    return read_progress(state, job_id)
+
+
+@router.get("/jobs", summary="List jobs", responses=responses())
+def list_jobs(state: StateDep, _caller: Reader, limit: Limit = 50, after: After = None) -> Page[Job]:
+    """All jobs, the newest first."""
+    key = paging.decode(after)
+    with state.database.session() as session:
+        rows = jobs.page(session, limit + 1, None if key is None else str(key[0]))
+    shown = [Job(**_fields(row)) for row in rows[:limit]]
+    return Page(items=shown, next=paging.encode((shown[-1].job_id,)) if len(rows) > limit else None)
+
+
+@router.get("/jobs/{job_id}", summary="Read a job", responses=responses(404))
+def read_job(job_id: JobId, state: StateDep, _caller: Reader) -> JobProgress:
+    """A job, how far it is, and when it will be done."""
+    return read_progress(state, job_id)
+
+
+@router.post("/jobs/{job_id}/cancel", summary="Cancel a job", responses=responses(404, 409))
+def cancel_job(job_id: JobId, state: StateDep, _caller: Writer) -> JobProgress:
+    """Cancel what is queued; users under way are finished first. A job that is done or failed is a 409."""
+    with state.database.session() as session:
+        jobs.cancel(session, job_id, runtime.now())
+    return read_progress(state, job_id)
+
+
+@router.get("/jobs/{job_id}/items", summary="List a job's users", responses=responses(404))
+def list_job_items(
+    job_id: JobId,
+    state: StateDep,
+    caller: Writer,
+    limit: Limit = 50,
+    after: After = None,
+    of: Annotated[
+        ItemState | None, Query(alias="state", description="Only those in this state.", examples=["failed"])
+    ] = None,
+) -> Page[JobItem]:
+    """The users of a job of profiles in order of id: how each ended, and why those failed that did."""
+    key = paging.decode(after)
+    with state.database.session() as session:
+        rows = jobs.items(session, job_id, limit + 1, of, None if key is None else str(key[0]))
+    shown = [_item(row) for row in rows[:limit]]
+    note(state, caller, "list_job_items", [item.user_id for item in shown], durable=False)
+    return Page(items=shown, next=paging.encode((shown[-1].user_id,)) if len(rows) > limit else None)
+
+
+@router.get(
+    "/jobs/{job_id}/progress",
+    summary="Follow a job",
+    response_class=EventSourceResponse,
+    responses=responses(404)
+    | {
+        200: {
+            "description": "Server-sent events",
+            "content": {"text/event-stream": {"example": 'id: 9c1f\r\nevent: progress\r\ndata: {"state": "running"}'}},
+        },
+        204: {"description": "The job is over, and the client knows how it ended"},
+    },
+)
+async def follow_job(
+    job_id: JobId,
+    state: StateDep,
+    _caller: Reader,
+    last_event_id: Annotated[str | None, Header(max_length=64, description="The event that was received last.")] = None,
+) -> Response:
+    """Server-sent events: one with the whole job for each change of it, at most two a second, until the job is over."""
+    first = await run_sync(read_progress, state, job_id)
+    if first.finished_at is not None and _event_id(first) == last_event_id:
+        return Response(status_code=204)  # with this a browser does not connect again
+    return EventSourceResponse(_events(state, job_id, first, last_event_id))
+
+
+async def _events(state: State, job_id: str, shown: JobProgress, last: str | None) -> AsyncIterator[ServerSentEvent]:
+    took = 0.0
+    while True:
+        if (event_id := _event_id(shown)) != last:
+            yield ServerSentEvent(shown.model_dump_json(), event="progress", id=event_id)
+            last = event_id
+        if shown.finished_at is not None:
+            return
+        await anyio.sleep(max(_EVENT_PAUSE_S, took / _READING_SHARE))
+        began = time.monotonic()
+        try:
+            shown = await run_sync(read_progress, state, job_id)
+        except NotFoundError:
+            return
+        took = time.monotonic() - began
+
+
+def _event_id(shown: JobProgress) -> str:
+    return hashlib.blake2b(shown.model_dump_json(exclude={"eta"}).encode(), digest_size=8).hexdigest()
+
+
+def read_progress(state: State, job_id: str) -> JobProgress:
+    """Return a job, and how far it is.
+
+    Raises:
+        NotFoundError: There is no such job.
+    """
+    with state.database.session() as session:
+        found = jobs.progress(session, job_id)
+    counts = Counts(**found.counts)
+    eta = _eta(found.job, counts, runtime.now())
+    return JobProgress(**_fields(found.job), counts=counts, tokens=found.tokens, eta=eta)
+
+
+def _eta(job: JobRow, counts: Counts, now: datetime) -> datetime | None:
+    """Say when a job ends, if it goes on as so far."""
+    left = counts.queued + counts.running
+    over = counts.written + counts.unchanged + counts.failed
+    if job.finished_at is not None or job.started_at is None or not over or not left:
+        return None
+    return now + (now - job.started_at.astimezone(UTC)) * (left / over)
+
+
+def _fields(row: JobRow) -> dict[str, Any]:
+    fields = {name: getattr(row, name) for name in Job.model_fields if name != "model_id"}
+    return _in_utc(fields) | {"model_id": row.result.get("model_id")}
+
+
+def _item(row: JobItemRow) -> JobItem:
+    return JobItem(**_in_utc({name: getattr(row, name) for name in JobItem.model_fields}))
+
+
+def _in_utc(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.astimezone(UTC) if isinstance(value, datetime) else value for name, value in fields.items()}

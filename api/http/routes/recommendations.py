@@ -1,0 +1,108 @@
+"""Recommendations, and why."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api import runtime
+from api.http.auth import UserReader
+from api.http.ids import ItemId, UserId
+from api.http.problems import Problem, responses
+from api.http.state import StateDep
+from api.narration import narrated
+from recommend.contract import Explanation, Recommendations
+from recommend.service import Request
+
+router = APIRouter(tags=["recommendations"])
+
+MOST = 1_000
+"""Items of one answer."""
+
+K = Annotated[int, Query(ge=1, le=MOST, description="How many items.")]
+Seen = Annotated[bool, Query(description="Also items that the user has had to do with.")]
+Categories = Annotated[
+    list[str], Query(alias="category", max_length=20, description="Only of any of these.", examples=[["Drama"]])
+]
+Attributes = Annotated[
+    list[str],
+    Query(
+        alias="attribute", max_length=20, description="Only with all of these, each `name=value`.",
+        examples=[["year=1994"]],
+    ),
+]  # fmt: skip
+Exclude = Annotated[list[str], Query(max_length=MOST, description="Ids of items that are left out.", examples=[["50"]])]
+
+Diversity = Annotated[float, Query(ge=0, le=1, description="Weight of diversity (MMR); 0 is off.")]
+Near = Annotated[float | None, Query(ge=0, le=1, description="Put near-duplicates of at least this cosine back.")]
+
+
+def _pairs(attributes: list[str]) -> dict[str, str]:
+    found = {}
+    for pair in attributes:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise Problem(422, "invalid", f"The attribute filter {pair!r} is not of the form name=value.")
+        found[name] = value
+    return found
+
+
+@router.get(
+    "/users/{user_id}/recommendations",
+    summary="Recommend items",
+    responses=responses(404),
+)
+def recommendations(
+    user_id: UserId,
+    state: StateDep,
+    _caller: UserReader,
+    k: K = 10,
+    seen: Seen = False,
+    categories: Categories = [],  # noqa: B006 - FastAPI copies it
+    attributes: Attributes = [],  # noqa: B006
+    exclude: Exclude = [],  # noqa: B006
+    claim: Annotated[
+        str | None, Query(description="Only the items nearest to this claim of the profile.", examples=["i1"])
+    ] = None,
+    diversity: Diversity = 0.0,
+    near: Near = None,
+) -> Recommendations:
+    """The best items for a user by present events, claims and corrections.
+
+    `basis` says what is known of the user; of one of whom nothing is known, it is popularity.
+    """
+    request = Request(k, seen, tuple(categories), _pairs(attributes), tuple(exclude), claim, diversity, near)
+    return state.recommender().recommend(user_id, request)
+
+
+@router.get(
+    "/users/{user_id}/explanations/{item_id}",
+    summary="Say why an item is recommended",
+    responses=responses(404),
+)
+def explanation(
+    user_id: UserId,
+    item_id: ItemId,
+    state: StateDep,
+    _caller: UserReader,
+    k: K = 10,
+    seen: Seen = False,
+    categories: Categories = [],  # noqa: B006
+    attributes: Attributes = [],  # noqa: B006
+    exclude: Exclude = [],  # noqa: B006
+    diversity: Diversity = 0.0,
+    near: Near = None,
+    shown: Annotated[int, Query(ge=1, le=100, description="Parts that are listed one by one.")] = 8,
+    counterfactual: Annotated[
+        bool, Query(description="Also what it would take for the item to drop out of the top k.")
+    ] = False,
+    narrate: Annotated[
+        bool, Query(description="Let the language model word `text`; checked against the parts.")
+    ] = False,
+) -> Explanation:
+    """The parts that an item's score is the sum of, its rank, and on request what would have to be otherwise."""
+    request = Request(k, seen, tuple(categories), _pairs(attributes), tuple(exclude), None, diversity, near)
+    found = state.recommender().why(user_id, item_id, request, shown, counterfactuals=counterfactual)
+    if not narrate:
+        return found
+    with runtime.language_model(state.settings) as (chat, _):
+        return narrated(chat, found, state.settings.language)

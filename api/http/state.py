@@ -1,0 +1,111 @@
+"""What the routes work with: settings, database, embedder, recommender; made once for an app."""
+
+import asyncio
+from pathlib import Path
+from threading import Lock
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from agent.embedder import Embedder
+from agent.loading import Catalogue, prepare_catalogue
+from api import runtime
+from api.http.documents import Documents
+from api.settings import Settings
+from recommend.errors import NoModelError
+from recommend.model import load
+from recommend.service import Recommender
+from store import models, revisions
+from store.database import Database
+from store.privacy import hasher
+
+
+class State:
+    """What an app works with. What is slow to load is loaded at first use, and once.
+
+    Attributes:
+        settings: All settings.
+        database: That everything is in.
+        hasher: Of user ids.
+        ingesting: Held by the one bulk request whose rows are being stored.
+        documents: Profiles that were read lately.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings = settings
+        self.database = database
+        self.hasher = hasher(settings.home, settings.privacy_key)
+        self.ingesting = asyncio.Lock()
+        self.documents = Documents()
+        self._embedder: Embedder | None = None
+        self._recommender: tuple[tuple[int | None, int], Recommender] | None = None
+        self._catalogue: tuple[int, Catalogue] | None = None
+        self._loading = Lock()
+        self._preparing = Lock()
+        self._embedding = Lock()
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder.
+
+        Raises:
+            ModelError: Its weights cannot be fetched.
+        """
+        with self._embedding:
+            if self._embedder is None:
+                self._embedder = runtime.embedder(self.settings)
+            return self._embedder
+
+    @property
+    def loaded_embedder(self) -> Embedder | None:
+        """The embedder, if it is loaded already."""
+        return self._embedder
+
+    def recommender(self) -> Recommender:
+        """Return the recommender of the active model; it is made anew where that or the catalogue has changed.
+
+        Raises:
+            NoModelError: None was trained, its file is damaged, or it was trained for another embedder.
+        """
+        with self.database.session() as session:
+            row = models.active_model(session)
+            revision = revisions.value(session, "catalogue")
+        if row is None:
+            raise NoModelError("No model has been trained yet. Train one with `limner train`.")
+        key = (row.model_id, revision)
+        if (known := self._recommender) and known[0] == key:
+            return known[1]
+        with self._loading:
+            if (known := self._recommender) and known[0] == key:
+                return known[1]
+            made = self._load(row.model_id or 0, Path(row.path), row.sha256)
+            self._recommender = (key, made)
+            return made
+
+    def _load(self, model_id: int, path: Path, sha256: str) -> Recommender:
+        model = load(path, sha256)
+        if model.card.embedder != self.embedder.name:
+            raise NoModelError(
+                f"The active model was trained on texts embedded by {model.card.embedder}, the settings name "
+                f"{self.embedder.name}. Train one for it with `limner train`, or set LIMNER_EMBEDDER__MODEL back."
+            )
+        settings = self.settings
+        return Recommender(self.database, model, model_id, self.embedder, settings.evidence_settings, settings.language)
+
+    def catalogue(self) -> Catalogue:
+        """Return what profiles need to know of the catalogue; items without a vector are embedded first."""
+        with self._preparing:
+            with self.database.session() as session:
+                revision = revisions.value(session, "catalogue")
+            if self._catalogue is None or self._catalogue[0] != revision:
+                self._catalogue = (revision, prepare_catalogue(self.database, self.embedder))
+            return self._catalogue[1]
+
+
+def state(request: Request) -> State:
+    """Return the state of the app."""
+    found: State = request.app.state.limner
+    return found
+
+
+StateDep = Annotated[State, Depends(state)]

@@ -1,0 +1,435 @@
+"""Jobs in the store: what is to be done and for whom, who has taken it up, how it ended.
+
+A job of profiles has an item for each user, and its items are taken up chunk by chunk. Whoever takes a chunk raises the
+attempt of each unfinished item in it; from then on only that attempt may write, so that a worker which was thought dead
+and comes back can change nothing.
+
+Locks are taken in this order: the job, then its items.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import exists, func, select, text, tuple_, update
+from sqlmodel import Session, col
+
+from store.errors import ConflictError, NotFoundError
+from store.tables import JobItemRow, JobRow
+
+Kind = Literal["profiles", "train"]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+ItemState = Literal["queued", "running", "written", "unchanged", "failed", "cancelled"]
+
+CHUNK = 16
+"""Users that a worker takes up at once."""
+_UNFINISHED = ("queued", "running")
+_SHOWN_MISSING = 5
+
+_SELECTED = "u.consent and (u.user_id = any(:users) or (:everyone and u.log_revision > 0))"
+
+
+class Progress(NamedTuple):
+    """How far a job is: its row, its items by state, and the tokens that they have cost."""
+
+    job: JobRow
+    counts: dict[str, int]
+    tokens: int
+
+
+class Outcome(NamedTuple):
+    """How an item ended, and why if it failed."""
+
+    state: ItemState
+    reason: str | None = None
+
+
+class Stranded(NamedTuple):
+    """A job that is not over, though nothing of it is in the queue; `chunks` are those with unfinished items."""
+
+    job_id: str
+    kind: str
+    chunks: list[int]
+
+
+def create(
+    session: Session,
+    kind: Kind,
+    request: Mapping[str, Any],
+    now: datetime,
+    created_by: str | None = None,
+    users: Sequence[str] | Literal["all"] = (),
+    chunk: int = CHUNK,
+) -> JobRow:
+    """Store a job and its items; one that has nothing to do is done at once.
+
+    Args:
+        session: The unit of work.
+        kind: Of the job.
+        request: What is asked for, as JSON. No ids of users: those stand in the items, and go with the user.
+        now: The time.
+        created_by: Id of the key that asks for it.
+        users: For whom, each once: ids, or all who have a log. All must consent.
+        chunk: Items of a chunk.
+
+    Raises:
+        NotFoundError: A user is not in the store, or has not consented.
+    """
+    job = JobRow(job_id=uuid.uuid4().hex, kind=kind, state="queued", request=dict(request), created_at=now)
+    job.created_by = created_by
+    session.add(job)
+    session.flush()
+    if kind == "profiles":
+        wanted = {"users": [] if users == "all" else list(users), "everyone": users == "all"}
+        _require_all(session, wanted["users"])
+        job.total = _add_items(session, job.job_id, wanted, chunk)
+        _close_if_over(session, job, now)
+    session.flush()
+    return job
+
+
+def _require_all(session: Session, users: Any) -> None:
+    query = text(f"""
+        select wanted.user_id from unnest(cast(:users as text[])) as wanted(user_id)
+        where not exists (select from users u where u.user_id = wanted.user_id and {_SELECTED})
+        order by 1 limit {_SHOWN_MISSING}
+    """)  # noqa: S608 - our own text
+    if missing := session.scalars(query, {"users": users, "everyone": False}).all():
+        raise NotFoundError(f"No user {', '.join(missing)} with consent in the store: no job was made.")
+
+
+def _add_items(session: Session, job_id: str, wanted: Mapping[str, Any], chunk: int) -> int:
+    query = text(f"""
+        with added as (
+            insert into job_items (job_id, user_id, chunk, state, attempt, tokens)
+            select :job_id, u.user_id, (row_number() over (order by u.user_id) - 1) / :chunk, 'queued', 0, 0
+            from users u where {_SELECTED}
+            returning 1
+        )
+        select count(*) from added
+    """)  # noqa: S608 - our own text
+    return int(session.scalar(query, {"job_id": job_id, "chunk": chunk, **wanted}) or 0)
+
+
+def get(session: Session, job_id: str, *, lock: bool = False) -> JobRow:
+    """Return a job's row.
+
+    Args:
+        session: The unit of work.
+        job_id: Of the job.
+        lock: Whether others who want to change it must wait for the end of the unit of work.
+
+    Raises:
+        NotFoundError: There is no such job.
+    """
+    row = session.get(JobRow, job_id, with_for_update=lock or None, populate_existing=lock)
+    if row is None:
+        raise NotFoundError(f"There is no job {job_id}. GET /v1/jobs lists them.")
+    return row
+
+
+def progress(session: Session, job_id: str) -> Progress:
+    """Return how far a job is; the time it takes grows with the number of its items.
+
+    Raises:
+        NotFoundError: There is no such job.
+    """
+    return Progress(get(session, job_id), *_counts(session, job_id))
+
+
+def _counts(session: Session, job_id: str) -> tuple[dict[str, int], int]:
+    query = (
+        select(col(JobItemRow.state), func.count(), func.sum(JobItemRow.tokens))
+        .where(col(JobItemRow.job_id) == job_id)
+        .group_by(col(JobItemRow.state))
+        .order_by(col(JobItemRow.state))
+    )
+    rows = session.execute(query).all()
+    return {state: count for state, count, _ in rows}, sum(int(tokens) for _, _, tokens in rows)
+
+
+def page(session: Session, limit: int, before: str | None = None) -> list[JobRow]:
+    """Return the latest jobs, or those before the one of this id, newest first."""
+    key = tuple_(col(JobRow.created_at), col(JobRow.job_id))
+    query = select(JobRow).order_by(col(JobRow.created_at).desc(), col(JobRow.job_id).desc()).limit(limit)
+    if before is not None:
+        known = select(col(JobRow.created_at), col(JobRow.job_id)).where(col(JobRow.job_id) == before)
+        query = query.where(key < known.scalar_subquery())
+    return list(session.scalars(query))
+
+
+def items(
+    session: Session, job_id: str, limit: int, state: ItemState | None = None, after: str | None = None
+) -> list[JobItemRow]:
+    """Return a job's items in order of user, of one state or of any, from after this user.
+
+    Raises:
+        NotFoundError: There is no such job.
+    """
+    get(session, job_id)
+    query = select(JobItemRow).where(col(JobItemRow.job_id) == job_id).order_by(col(JobItemRow.user_id)).limit(limit)
+    if state is not None:
+        query = query.where(col(JobItemRow.state) == state)
+    if after is not None:
+        query = query.where(col(JobItemRow.user_id) > after)
+    return list(session.scalars(query))
+
+
+def chunks(session: Session, job_id: str) -> list[int]:
+    """Return the chunks that have unfinished items, in order."""
+    query = (
+        select(col(JobItemRow.chunk))
+        .where(col(JobItemRow.job_id) == job_id, col(JobItemRow.state).in_(_UNFINISHED))
+        .distinct()
+        .order_by(col(JobItemRow.chunk))
+    )
+    return list(session.scalars(query))
+
+
+def users_of(session: Session, job_id: str, chunk: int) -> list[str]:
+    """Return the ids of all users of a chunk, in order."""
+    query = select(col(JobItemRow.user_id)).where(col(JobItemRow.job_id) == job_id, col(JobItemRow.chunk) == chunk)
+    return list(session.scalars(query.order_by(col(JobItemRow.user_id))))
+
+
+def cancel(session: Session, job_id: str, now: datetime) -> JobRow:
+    """Cancel a job: what is queued is cancelled, what is under way ends first. A cancelled job stays so.
+
+    Raises:
+        NotFoundError: There is no such job.
+        ConflictError: It is over.
+    """
+    job = get(session, job_id, lock=True)
+    if job.state in {"done", "failed"}:
+        raise ConflictError(f"The job {job_id} is {job.state}: there is nothing left to cancel.")
+    job.state = "cancelled"
+    session.execute(
+        update(JobItemRow)
+        .where(col(JobItemRow.job_id) == job_id, col(JobItemRow.state) == "queued")
+        .values(state="cancelled", finished_at=now)
+    )
+    _close_if_over(session, job, now)
+    return job
+
+
+def take(session: Session, job_id: str, chunk: int, now: datetime, tries: int) -> dict[str, int]:
+    """Take a chunk up: its unfinished items are this worker's now, whoever had them.
+
+    Attempts to write that a lost worker has left open are closed. An item that was lost `tries` times fails; those of
+    a cancelled job are cancelled.
+
+    Returns:
+        The attempt of each item, by user; nothing if the job is over or gone.
+    """
+    job = session.get(JobRow, job_id, with_for_update=True, populate_existing=True)
+    if job is None:
+        return {}
+    rows = _unfinished(session, job_id, col(JobItemRow.chunk) == chunk)
+    lost = [row.user_id for row in rows if row.state == "running"]
+    _interrupt(session, job_id, lost, now)
+    for row in rows:
+        if job.state == "cancelled":
+            _end(row, Outcome("cancelled"), now)
+        elif row.state == "running" and row.attempt >= tries:
+            _end(row, Outcome("failed", f"Its worker was lost {row.attempt} times."), now)
+        else:
+            row.state, row.attempt, row.started_at = "running", row.attempt + 1, row.started_at or now
+    if job.state == "queued":
+        job.state, job.started_at = "running", now
+    session.flush()
+    return {row.user_id: row.attempt for row in rows if row.state == "running"}
+
+
+def _unfinished(session: Session, job_id: str, *which: Any) -> Sequence[JobItemRow]:
+    query = select(JobItemRow).where(col(JobItemRow.job_id) == job_id, col(JobItemRow.state).in_(_UNFINISHED), *which)
+    ordered = query.order_by(col(JobItemRow.user_id)).with_for_update()
+    return session.scalars(ordered.execution_options(populate_existing=True)).all()
+
+
+def _end(row: JobItemRow, outcome: Outcome, now: datetime) -> None:
+    row.state, row.reason, row.finished_at = outcome.state, outcome.reason, now
+
+
+def _interrupt(session: Session, job_id: str, users: Sequence[str], now: datetime) -> None:
+    """Close the attempts that items have left open: those of their users that began after the item did."""
+    query = text("""
+        update attempts a set outcome = 'interrupted', finished_at = :now
+        from job_items i
+        where i.job_id = :job_id and i.user_id = any(:users)
+          and a.user_id = i.user_id and a.outcome = 'running' and a.started_at >= i.started_at
+    """)
+    if users:
+        session.execute(query, {"job_id": job_id, "users": list(users), "now": now})
+
+
+def still_mine(session: Session, job_id: str, taken: Mapping[str, int]) -> list[str]:
+    """Return the users whose items are running under these attempts, in order; none if the job was cancelled."""
+    query = (
+        select(col(JobItemRow.user_id), col(JobItemRow.attempt))
+        .join(JobRow, col(JobRow.job_id) == col(JobItemRow.job_id))
+        .where(
+            col(JobItemRow.job_id) == job_id,
+            col(JobItemRow.user_id).in_(list(taken)),
+            col(JobItemRow.state) == "running",
+            col(JobRow.state) != "cancelled",
+        )
+        .order_by(col(JobItemRow.user_id))
+    )
+    return [user_id for user_id, attempt in session.execute(query) if taken[user_id] == attempt]
+
+
+def fence(session: Session, job_id: str, user_id: str, attempt: int, version: int, now: datetime) -> None:
+    """Let a version in, and note it, in the unit of work that stores it: only the attempt that counts may write.
+
+    Raises:
+        ConflictError: Another worker has taken the item up since, or it is over, or gone.
+    """
+    row = session.get(JobItemRow, (job_id, user_id), with_for_update=True, populate_existing=True)
+    if row is None or row.state != "running" or row.attempt != attempt:
+        raise ConflictError("Another worker has taken this user up since: the profile was not stored.")
+    row.version = version
+    _end(row, Outcome("written"), now)
+
+
+def finish(
+    session: Session, job_id: str, taken: Mapping[str, int], outcomes: Mapping[str, Outcome], now: datetime
+) -> None:
+    """Note how items ended, but for those that are another's by now, and what all those taken have cost."""
+    for row in _mine(session, job_id, taken):
+        if row.user_id in outcomes:
+            _end(row, outcomes[row.user_id], now)
+    session.flush()
+    cost = text("""
+        update job_items i set tokens = cost.tokens
+        from (
+            select a.user_id, sum(c.tokens_in + c.tokens_out) as tokens
+            from job_items j
+            join attempts a on a.user_id = j.user_id and a.started_at >= j.started_at
+            join llm_calls c on c.attempt_id = a.attempt_id
+            where j.job_id = :job_id and j.user_id = any(:users)
+            group by a.user_id
+        ) cost
+        where i.job_id = :job_id and i.user_id = cost.user_id
+    """)
+    session.execute(cost, {"job_id": job_id, "users": list(taken)})
+
+
+def _mine(session: Session, job_id: str, taken: Mapping[str, int]) -> list[JobItemRow]:
+    rows = _unfinished(session, job_id, col(JobItemRow.user_id).in_(list(taken)))
+    return [row for row in rows if row.state == "running" and row.attempt == taken[row.user_id]]
+
+
+def hand_back(
+    session: Session, job_id: str, taken: Mapping[str, int], reason: str, now: datetime, tries: int | None = None
+) -> int:
+    """Put what is still running under these attempts back into the queue.
+
+    Args:
+        session: The unit of work.
+        job_id: Of the job.
+        taken: Attempts by user.
+        reason: Why.
+        now: The time.
+        tries: An item that was taken so often fails for the reason; None for no bound.
+
+    Returns:
+        How many are queued now: none of a cancelled job.
+    """
+    state, rows = get(session, job_id).state, _mine(session, job_id, taken)
+    _interrupt(session, job_id, [row.user_id for row in rows], now)
+    for row in rows:
+        if state == "cancelled":
+            _end(row, Outcome("cancelled"), now)
+        elif tries is not None and row.attempt >= tries:
+            _end(row, Outcome("failed", reason), now)
+        else:
+            row.state = "queued"
+    return sum(row.state == "queued" for row in rows)
+
+
+def end_if_over(session: Session, job_id: str, now: datetime) -> bool:
+    """End a job of profiles when nothing of it is queued or running; tells whether it is over."""
+    job = session.get(JobRow, job_id, with_for_update=True, populate_existing=True)
+    return job is None or _close_if_over(session, job, now)
+
+
+def _close_if_over(session: Session, job: JobRow, now: datetime) -> bool:
+    if job.finished_at is not None:
+        return True
+    query = select(col(JobItemRow.user_id)).where(
+        col(JobItemRow.job_id) == job.job_id, col(JobItemRow.state).in_(_UNFINISHED)
+    )
+    if session.scalar(select(exists(query))):
+        return False
+    counts, tokens = _counts(session, job.job_id)
+    job.finished_at = now
+    job.result = {**job.result, "counts": counts, "tokens": tokens}
+    if job.state != "cancelled":
+        job.state = "failed" if set(counts) == {"failed"} else "done"
+        job.reason = "Every item failed; the items say why." if job.state == "failed" else None
+    return True
+
+
+def take_training(session: Session, job_id: str, now: datetime, tries: int) -> int | None:
+    """Take a training up.
+
+    Returns:
+        The attempt; None if it is over, or gone, or was lost `tries` times and has failed.
+    """
+    job = session.get(JobRow, job_id, with_for_update=True, populate_existing=True)
+    if job is None or job.finished_at is not None:
+        return None
+    attempt = int(job.result.get("attempt", 0)) + 1
+    if attempt > tries:
+        job.state, job.finished_at, job.reason = "failed", now, f"Its worker was lost {tries} times."
+        return None
+    job.state, job.started_at, job.result = "running", job.started_at or now, {"attempt": attempt}
+    return attempt
+
+
+def fence_training(session: Session, job_id: str, attempt: int) -> JobRow:
+    """Return the job, locked, if this attempt is still the one that counts.
+
+    Raises:
+        ConflictError: Another worker has taken it up since, or it was cancelled.
+    """
+    job = session.get(JobRow, job_id, with_for_update=True, populate_existing=True)
+    if job is None or job.state != "running" or job.result.get("attempt") != attempt:
+        raise ConflictError("The training was cancelled, or another worker has taken it up since: nothing was stored.")
+    return job
+
+
+def end_training(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    now: datetime,
+    result: Mapping[str, Any] | None = None,
+    reason: str | None = None,
+) -> None:
+    """End a training: with its result, or failed for a reason; nothing changes if it is another's by now."""
+    try:
+        job = fence_training(session, job_id, attempt)
+    except ConflictError:
+        return
+    job.state = "done" if reason is None else "failed"
+    job.finished_at, job.reason, job.result = now, reason, {**job.result, **(result or {})}
+
+
+def stranded(session: Session) -> list[Stranded]:
+    """Return the jobs that are not over, though the queue holds nothing of them.
+
+    It comes to that when a worker which was thought dead comes back and takes its task off the queue while the one
+    that has taken over is killed.
+    """
+    query = text("""
+        select j.job_id, j.kind from jobs j
+        where j.finished_at is null and not exists (
+            select from queue.procrastinate_jobs q
+            where q.status in ('todo', 'doing') and q.args->>'job_id' = j.job_id
+        )
+        order by j.created_at
+    """)
+    found = session.execute(query).all()
+    return [Stranded(job_id, kind, chunks(session, job_id)) for job_id, kind in found]

@@ -1,0 +1,112 @@
+"""Keys of the HTTP interface: made, listed, revoked, found. The secret is known to its owner alone."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from psycopg import Connection
+from sqlalchemy import exists, select
+from sqlmodel import Session, col
+
+from store.errors import NotFoundError
+from store.tables import ApiKeyRow
+
+PREFIX = "lim"
+SELF = "self:"
+SCOPES = ("read", "write", "admin")
+
+
+class Key(NamedTuple):
+    """A key that is in force; see `create`."""
+
+    key_id: str
+    scopes: list[str]
+    requests_per_minute: int | None
+
+
+class Found(NamedTuple):
+    """What a token says: its key, or None where it is none of ours; and whether there are keys at all."""
+
+    key: Key | None
+    any_key: bool
+
+
+def create(
+    session: Session, name: str, scopes: Sequence[str], now: datetime, requests_per_minute: int | None = None
+) -> str:
+    """Store a key.
+
+    Args:
+        session: The unit of work.
+        name: Of whoever is to use it.
+        scopes: Each `read`, `write`, `admin` or `self:<user_id>`.
+        now: The time.
+        requests_per_minute: The most it may send; None is the server's default, 0 is no limit.
+
+    Returns:
+        The token, `lim_<key id>_<secret>`: it is nowhere else and cannot be shown again.
+
+    Raises:
+        ValueError: A scope is none of these.
+    """
+    for scope in scopes:
+        if scope not in SCOPES and not (scope.startswith(SELF) and len(scope) > len(SELF)):
+            raise ValueError(f"{scope!r} is no scope. Scopes are {', '.join(SCOPES)} and {SELF}<user_id>.")
+    if not scopes:
+        raise ValueError(f"A key needs a scope: {', '.join(SCOPES)} or {SELF}<user_id>.")
+    key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    session.add(
+        ApiKeyRow(
+            key_id=key_id, name=name, scopes=list(scopes), secret_hash=_hash(secret),
+            requests_per_minute=requests_per_minute, created_at=now,
+        )
+    )  # fmt: skip
+    return f"{PREFIX}_{key_id}_{secret}"
+
+
+def list_keys(session: Session) -> list[ApiKeyRow]:
+    """Return all keys, revoked ones too, oldest first."""
+    return list(session.scalars(select(ApiKeyRow).order_by(col(ApiKeyRow.created_at), col(ApiKeyRow.key_id))))
+
+
+def revoke(session: Session, key_id: str, now: datetime) -> ApiKeyRow:
+    """Revoke a key; one that is revoked already stays so.
+
+    Raises:
+        NotFoundError: There is no such key.
+    """
+    row = session.get(ApiKeyRow, key_id, with_for_update=True)
+    if row is None:
+        raise NotFoundError(f"There is no key {key_id}. `limner keys list` lists them.")
+    row.revoked_at = row.revoked_at or now
+    return row
+
+
+def find(connection: Connection, token: str | None) -> Found:
+    """Find the key of a token; revoked keys are not found, and secrets are compared in constant time.
+
+    Each request does this, so it goes without the object mapper, which would take most of its time.
+    """
+    prefix, _, rest = (token or "").partition("_")
+    key_id, _, secret = rest.partition("_")
+    row = None
+    if prefix == PREFIX and key_id.isalnum():
+        query = "select scopes, requests_per_minute, secret_hash, revoked_at from api_keys where key_id = %s"
+        row = connection.execute(query, [key_id]).fetchone()
+    if row is None:
+        return Found(None, connection.execute("select from api_keys limit 1").fetchone() is not None)
+    scopes, limit, secret_hash, revoked_at = row
+    good = hmac.compare_digest(secret_hash, _hash(secret)) and revoked_at is None
+    return Found(Key(key_id, scopes, limit) if good else None, any_key=True)
+
+
+def any_key(session: Session) -> bool:
+    """Tell whether a key was ever made, revoked ones too: they leave the door closed."""
+    return bool(session.scalar(select(exists(select(col(ApiKeyRow.key_id))))))
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
