@@ -10,7 +10,7 @@ from agent.embedder import SentenceEmbedder
 from agent.loading import prepare_catalogue
 from agent.models import Resolved, pull, resolve
 from agent.profiling import ModelInfo, Profiler
-from agent.serving import ServeSettings, serve, served
+from agent.serving import ServeSettings, serve
 from agent.verify import Repetition
 from agent.writer import LlmWriter
 from api.console import err, progress_bar
@@ -58,10 +58,8 @@ def embedder(settings: Settings) -> SentenceEmbedder:
 def language_model(settings: Settings) -> Iterator[tuple[OpenAIChat, ModelInfo]]:
     """Give the chat model: the server that the settings name, or a vLLM that is started on demand."""
     llm = settings.llm
-    key = llm.api_key.get_secret_value()
-    limits = {"timeout_s": llm.timeout_s, "concurrency": llm.concurrency}
     if llm.base_url:
-        yield OpenAIChat(llm.base_url, llm.model, api_key=key, **limits), ModelInfo(llm.model)  # type: ignore[arg-type]
+        yield chat_at(settings, llm.base_url, llm.model), ModelInfo(llm.model)
         return
     found = fetched(settings, llm.model)
     with err.status(f"starting vLLM with {found.name}") as status:
@@ -72,21 +70,14 @@ def language_model(settings: Settings) -> Iterator[tuple[OpenAIChat, ModelInfo]]
             waiting=lambda s: status.update(f"starting vLLM with {found.name} ({s:.0f} s)"),
         )
     with serving:
-        chat = OpenAIChat(serving.base_url, serving.model, api_key=key, **limits)  # type: ignore[arg-type]
-        yield chat, ModelInfo(found.name, found.weights_hash)
+        yield chat_at(settings, serving.base_url, serving.model), ModelInfo(found.name, found.weights_hash)
 
 
-def running_model(settings: Settings) -> OpenAIChat | None:
-    """Return the chat model that answers at once: of the server that the settings name, or of a vLLM that runs."""
+def chat_at(settings: Settings, base_url: str, model: str) -> OpenAIChat:
+    """Return a client of the chat model at a server, with the key and the bounds of the settings."""
     llm = settings.llm
-    base_url, name = llm.base_url, llm.model
-    if base_url is None:
-        info = served(resolve(llm.model, settings.home), settings.home)
-        if info is None:
-            return None
-        base_url, name = str(info["base_url"]), str(info["model"])
     key = llm.api_key.get_secret_value()
-    return OpenAIChat(base_url, name, api_key=key, timeout_s=llm.timeout_s, concurrency=llm.concurrency)
+    return OpenAIChat(base_url, model, api_key=key, timeout_s=llm.timeout_s, concurrency=llm.concurrency)
 
 
 @contextmanager

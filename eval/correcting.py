@@ -34,7 +34,7 @@ from agent.verify import Vocabulary
 from eval.fused import Fused, train_fused
 from eval.interactions import Floats, Ints
 from eval.world import Claims, Matrix, World
-from recommend.corrections import DENIED_NEAREST, NEAREST, PseudoEvent, correct
+from recommend.corrections import NEAREST, PseudoEvent, correct, denied_items
 from recommend.history import Events, summarize, to_events
 from recommend.model import Projection
 from recommend.parameters import Parameters
@@ -131,7 +131,7 @@ class Corrector:
         rows = sorted({self.row_of[item] for i in evidence if (item := item_of.get(i)) in self.row_of})
         if not rows:
             return np.zeros(0, dtype=np.int64)
-        return top_k(self.centred @ self.centred[rows].mean(axis=0), DENIED_NEAREST, self.seen(user))
+        return top_k(self.centred @ self.centred[rows].mean(axis=0), denied_items(len(self.texts)), self.seen(user))
 
     @cached_property
     def centred(self) -> Matrix:

@@ -88,7 +88,8 @@ def train_fused(
     if learners is not None:
         rows = np.flatnonzero(learners)
         likes, of_users = likes[rows], of_users[rows]
-    fitted = fit(likes, parameters, of_users, projection(texts))
+    met = np.bincount(train.item, minlength=train.n_items) > 0
+    fitted = fit(likes, parameters, of_users, projection(texts), met)
     learned = np.asarray(likes.getnnz(axis=0)) > 0
     fold_in = FoldIn(fitted.factors, fitted.crowd, fitted.precision, parameters, learned)
     mapped = np.zeros((len(claims.owner), fitted.factors.shape[1]))

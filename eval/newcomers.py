@@ -35,7 +35,7 @@ MARGIN = 0.02
 """Share of popularity's value by which new users may be served worse."""
 SIGNIFICANT = 0.001
 
-FEATURES = ("alpha0", "reg", "user_features", "item_features")
+FEATURES = ("alpha0", "reg", "user_features", "item_features", "new_items")
 USER_MODELS = ("popularity", "iALS for known users", "naive iALS", "fused", "fused without claims")
 ITEM_MODELS = ("fused", "text centroid", "random")
 AMONG = ("all items", "new items")
@@ -56,6 +56,7 @@ def feature_space(trial: optuna.Trial) -> Point:
     return plain_space(trial) | {
         "user_features": trial.suggest_float("user_features", 1.0, 1e5, log=True),
         "item_features": trial.suggest_float("item_features", 1.0, 1e5, log=True),
+        "new_items": trial.suggest_float("new_items", 0.0, 1.5),
     }
 
 
@@ -73,11 +74,12 @@ def newcomer_space(trial: optuna.Trial) -> Point:
 FOR_KNOWN_USERS: Point = {"alpha0": 1.0, "reg": 0.005}
 """What iALS has where users are known: the search on a split by time."""
 DEFAULTS: Point = FOR_KNOWN_USERS | {
-    "user_features": 100.0, "item_features": 100.0, "half_trust": 5.0, "sparse_alpha": 0.1, "crowd": 1.0,
-    "popular": 0.3, "covariance": 0.5,
+    "user_features": 100.0, "item_features": 100.0, "new_items": 1.0,
+    "half_trust": 5.0, "sparse_alpha": 0.1, "crowd": 1.0, "popular": 0.3, "covariance": 0.5,
 }  # fmt: skip
-WEAK: Point = {"user_features": 1e5, "item_features": 1e5, "half_trust": 0.1, "sparse_alpha": 1.0, "crowd": 0.01,
-    "popular": 0.01, "covariance": 0.0,
+WEAK: Point = {
+    "user_features": 1e5, "item_features": 1e5, "new_items": 0.0,
+    "half_trust": 0.1, "sparse_alpha": 1.0, "crowd": 0.01, "popular": 0.01, "covariance": 0.0,
 }  # fmt: skip
 """What all but turns the fused scorer into iALS, so that its search begins no worse."""
 

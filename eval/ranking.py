@@ -120,9 +120,11 @@ class Suite:
         points["ials"], _ = search(
             ials_space, measured(self._ials), self.trials, first=({"alpha0": 1.0, "reg": 0.005},)
         )
-        weak = {"user_features": 1e3, "item_features": 1e3, "dislike_weight": 0.0, "dislike_target": 0.0,
-                "half_trust": 0.1, "sparse_alpha": 1.0, "crowd": 0.0, "popular": 0.0, "covariance": 0.0,
-                "rating_weights": False}  # fmt: skip
+        weak = {
+            "user_features": 1e3, "item_features": 1e4, "new_items": 0.0, "dislike_weight": 0.0, "dislike_target": 0.0,
+            "half_trust": 0.1, "sparse_alpha": 1.0, "crowd": 0.0, "popular": 0.0, "covariance": 0.0,
+            "rating_weights": False,
+        }  # fmt: skip
         points["fused"], _ = search(fused_space, measured(self._fused), self.trials, first=(points["ials"] | weak,))
         points["item-kNN"], _ = search(
             lambda t: {"neighbours": t.suggest_int("neighbours", 10, 500, log=True),

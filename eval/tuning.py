@@ -29,6 +29,7 @@ def fused_space(trial: optuna.Trial) -> Point:
     return ials_space(trial) | {
         "user_features": trial.suggest_float("user_features", 1.0, 1e4, log=True),
         "item_features": trial.suggest_float("item_features", 1.0, 1e4, log=True),
+        "new_items": trial.suggest_float("new_items", 0.0, 1.0),
         "dislike_weight": trial.suggest_float("dislike_weight", 0.0, 1.0),
         "dislike_target": trial.suggest_float("dislike_target", 0.0, 0.5),
         "half_trust": trial.suggest_float("half_trust", 0.1, 50.0, log=True),

@@ -2,8 +2,9 @@
 
 The tools do the facts (`recommend.facts`); they are bound to one user, so that nothing in a question or in a title
 changes whose data is read. The model chooses tools and words. What it says stands only if it holds against the facts
-that it cites (`recommend.citing`); a model that calls no tool has its tool chosen by rule (`recommend.questions`),
-and where its words do not hold, or there is no model, a template lists the facts.
+that it cites (`recommend.citing`). A model that calls no tool has its tool chosen by rule (`recommend.questions`); one
+whose words do not hold is asked for words once more, with examples; and where these do not hold either, or there is
+no model, a template lists the facts.
 """
 
 # ruff: noqa: RUF001 - Chinese punctuation
@@ -109,11 +110,14 @@ class Notebook:
         facts: Of one user.
         told: By number, from 1; a fact that is told twice keeps its number.
         blocks: What each call has told: its heading, and the numbers of its facts.
+        fitting: Numbers of the facts that were asked for; the others only come near, and a model may not cite them,
+            since it would leave out that they do.
     """
 
     facts: Facts
     told: dict[int, Fact] = field(default_factory=dict)
     blocks: list[tuple[str, list[int]]] = field(default_factory=list)
+    fitting: set[int] = field(default_factory=set)
     calls: list[ToolCall] = field(default_factory=list)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -127,6 +131,7 @@ class Notebook:
             found = await asyncio.to_thread(tool)
         numbers = [self._number(fact) for fact in found.facts]
         self.blocks.append((found.heading, numbers))
+        self.fitting.update(numbers if found.fits else ())
         return "\n".join([found.heading, *(f"[{n}] {self.told[n].text}" for n in numbers)])
 
     def _number(self, fact: Fact) -> int:
@@ -143,7 +148,8 @@ class Notebook:
 
     def holds(self, text: str) -> bool:
         """Tell whether a text says nothing but what the facts say that it cites."""
-        return holds(text, self.told, [h for h, _ in self.blocks], self.facts.language, self.facts.user_id)
+        facts = {n: fact for n, fact in self.told.items() if n in self.fitting}
+        return holds(text, facts, [h for h, _ in self.blocks], self.facts.language, self.facts.user_id)
 
     def start_again(self) -> None:
         """Forget calls that have told nothing."""
@@ -190,18 +196,13 @@ async def _by_model(notebook: Notebook, question: str, chat: OpenAIChat, notes: 
         ChatError: The server is out of reach or refuses.
     """
     text = await _with_tools(notebook, question, chat)
-    if notebook.told:
-        if notebook.holds(text):
-            return text
-        notes.append("The model's words did not hold against the sources: these are the template's.")
-        return None
-    notes.append("The model called no tool that told it something: a rule has chosen one.")
-    notebook.start_again()
-    await _by_rule(notebook, question)
-    if not notebook.told:
-        return None
-    text = await _worded(notebook, question, chat)
     if notebook.holds(text):
+        return text
+    if not notebook.told:
+        notes.append("The model called no tool that told it something: a rule has chosen one.")
+        notebook.start_again()
+        await _by_rule(notebook, question)
+    if notebook.fitting and notebook.holds(text := await _worded(notebook, question, chat)):
         return text
     notes.append("The model's words did not hold against the sources: these are the template's.")
     return None
@@ -215,14 +216,25 @@ async def _with_tools(notebook: Notebook, question: str, chat: OpenAIChat) -> st
     """
     # It takes seconds to import, and only a question that a model answers needs it.
     from langchain.agents import create_agent  # noqa: PLC0415
-    from langchain.agents.middleware import ModelCallLimitMiddleware, ToolCallLimitMiddleware  # noqa: PLC0415
+    from langchain.agents.middleware import (  # noqa: PLC0415
+        ModelCallLimitMiddleware,
+        ToolCallLimitMiddleware,
+        wrap_model_call,
+    )
 
     facts = notebook.facts
     prompt = load(*PROMPTS["tools"])
     (_, system), (_, user) = prompt.render(
         {"language": _LANGUAGES[facts.language], "today": f"{facts.today:%A %-d %B %Y}", "question": question}
     )
+
+    async def facts_first(request: Any, handler: Any) -> Any:
+        # Left to themselves, small models answer at once, and make it up.
+        asked = any(message.type == "tool" for message in request.messages)
+        return await handler(request if asked else request.override(tool_choice="required"))
+
     bounds: list[Any] = [
+        wrap_model_call(facts_first),
         ToolCallLimitMiddleware(run_limit=MAX_CALLS),
         ModelCallLimitMiddleware(run_limit=MAX_CALLS + 1, exit_behavior="end"),
     ]
@@ -247,7 +259,7 @@ async def _with_tools(notebook: Notebook, question: str, chat: OpenAIChat) -> st
 
 
 async def _worded(notebook: Notebook, question: str, chat: OpenAIChat) -> str:
-    """Let the model put the facts that a rule has chosen into words; nothing where its answer is no answer."""
+    """Let the model put the facts that were told into words, by examples; nothing where its answer is no answer."""
     facts = notebook.facts
     prompt = load(*PROMPTS[facts.language])
     quoted = '"' + question.replace('"', "'") + '"'

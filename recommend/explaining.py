@@ -13,7 +13,7 @@ from scipy.linalg import cho_solve
 
 from recommend.foldin import Floats, Folded, FoldIn, Ints
 from recommend.history import Events, History, summarize
-from recommend.ranking import rank_of, top_k
+from recommend.ranking import ROUNDING, rank_of, top_k
 
 Bools = npt.NDArray[np.bool_]
 ClaimsWithout = Callable[[Bools], Floats]
@@ -23,8 +23,6 @@ RIVALS = 300
 NEARBY, TRIALS = 32, 3
 LONG = 5_000
 """Items of a history from which only the most promising event is tried at each step."""
-ROUNDING = 1e-6
-"""Of float32, in which all items are scored; a smaller margin is a tie."""
 
 
 class Reasons(NamedTuple):

@@ -38,7 +38,9 @@ _FIRST_DAY, _LAST_DAY = date(1970, 1, 2), date(2200, 1, 1)
 
 _TRENDS_ZH = {"rising": "上升", "steady": "稳定", "fading": "减弱", "new": "新出现"}
 _KINDS_EN = {"interest": "Interest", "intent": "Just now", "dislike": "Dislike"}
-_KINDS_ZH = {"interest": "兴趣", "intent": "眼下的需求", "dislike": "不喜欢"}
+_KINDS_ZH = {"interest": "兴趣", "intent": "眼下的需求", "dislike": "反感"}
+_LIKES_EN = {"interest": "You like", "intent": "Just now you look for", "dislike": "You dislike"}
+_LIKES_ZH = {"interest": "你喜欢", "intent": "你眼下在找", "dislike": "你不喜欢"}
 _WHAT_ZH = (
     ("strength", "强度"), ("confidence", "把握"), ("trend", "趋势"), ("wording", "措辞"),
     (" events more, ", "条记录增加，"), (" fewer", "条减少"), (" to ", "变为"),
@@ -63,10 +65,27 @@ class Fact(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a tool says: a heading that needs no source, and facts."""
+    """What a tool says.
+
+    Attributes:
+        heading: Needs no source.
+        facts: In order.
+        fits: Whether the facts are what was asked for; else they are what comes near it, as the heading says.
+    """
 
     heading: str
     facts: tuple[Fact, ...] = ()
+    fits: bool = True
+
+
+class _Search(NamedTuple):
+    """A search of events; `near` ends the heading where it is not quite what was asked for."""
+
+    near: str
+    words: Sequence[str]
+    since: datetime | None
+    until: datetime | None
+    limit: int = SHOWN
 
 
 @dataclass(frozen=True)
@@ -174,7 +193,9 @@ class Facts:
         return Found(heading, (*ends, *changes[:SHOWN]))
 
     def search_events(self, text: str = "", since: date | None = None, until: date | None = None) -> Found:
-        """Find events by words and days; where there is none, the latest event is told.
+        """Find events by words and days.
+
+        Where the words find none, the days count alone; where these find none, the latest event is told.
 
         Args:
             text: Words of titles, categories, searches or event types.
@@ -187,23 +208,29 @@ class Facts:
         """Do the same with words one by one."""
         first = self._midnight(since) if since else None
         last = self._midnight(min(until, _LAST_DAY) + timedelta(days=1)) if until else None
+        tries = [_Search("", words, first, last)]
+        if words and (first or last):
+            tries.append(_Search(self._say("; at other times:", "；其他时间："), words, None, None))
+            tries.append(_Search(self._say("; at that time:", "；那段时间："), (), first, last))
+        tries.append(_Search(self._say("; the latest of all is:", "；所有记录中最近的一条："), (), None, None, 1))
         with self.database.session() as session:
-            found = search.events(session, self.user_id, words, first, last, SHOWN)
-            latest = found if found.total else search.events(session, self.user_id, (), limit=1)
-        told = tuple(self._event(event, title) for event, title in latest.events)
-        if not found.total:
-            return Found(
-                self._say("No event of yours fits; the latest one is:", "没有符合的记录；最近的一条是：")
-                if told
-                else self._say("There are no events of yours.", "没有你的记录。"),
-                told,
-            )
-        more = found.total > len(told)
-        heading = self._say(
-            f"{found.total} of your events fit{f'; the latest {len(told)}' if more else ''}:",
-            f"有{found.total}条记录符合{f'，最近{len(told)}条' if more else ''}：",
+            for wanted in tries:
+                found = search.events(session, self.user_id, wanted.words, wanted.since, wanted.until, wanted.limit)
+                if found.total:
+                    break
+        told = tuple(self._event(event, title) for event, title in found.events)
+        return Found(self._matches(wanted, found.total, len(told)), told, fits=not wanted.near)
+
+    def _matches(self, wanted: "_Search", total: int, shown: int) -> str:
+        if not shown:
+            return self._say("There are no events of yours.", "没有你的记录。")
+        if wanted.near:
+            return self._say("None of your events fits", "没有符合的记录") + wanted.near
+        more = total > shown
+        return self._say(
+            f"{total} of your events fit{f'; the latest {shown}' if more else ''}:",
+            f"有{total}条记录符合{f'，最近{shown}条' if more else ''}：",
         )
-        return Found(heading, told)
 
     def explanation(self, item: str) -> Found:
         """Say why an item has its place among the recommendations.
@@ -291,11 +318,11 @@ class Facts:
         count, strength = len(claim.evidence), f"{abs(claim.strength):.2f}"
         if self.language == "zh":
             trend = f"，{_TRENDS_ZH[claim.trend]}" if claim.trend else ""
-            text = f"{_KINDS_ZH[claim.kind]}：“{claim.name}”。{said}强度{strength}，{count}条记录{trend}。"
+            text = f"{_LIKES_ZH[claim.kind]}“{claim.name}”。{said}强度{strength}，{count}条记录{trend}。"
         else:
             trend = f", {claim.trend}" if claim.trend else ""
             events = "1 event" if count == 1 else f"{count} events"
-            text = f'{_KINDS_EN[claim.kind]}: "{claim.name}". {said} Strength {strength}, {events}{trend}.'
+            text = f'{_LIKES_EN[claim.kind]} "{claim.name}". {said} Strength {strength}, {events}{trend}.'
         return Fact("claim", claim.claim_id, clean(text, _LINE), (claim.name,))
 
     def _change(self, change: Change) -> Fact:

@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class Parameters(BaseModel):
     """How factors are trained, and how a user's events and claims are folded in.
 
-    The defaults come from `limner train --tune --trials 60` on MovieLens-100K (NDCG@10 of held-out later visits of 259
-    users .156, against .125 where the search began), rounded. Other logs want a search of their own.
+    The defaults come from `limner train --tune` on MovieLens-100K: 120 points, NDCG@10 of held-out later visits of 259
+    users .154, against .125 where the search began; rounded. Other logs want a search of their own.
 
     Attributes:
         factors: Length `k` of a factor.
@@ -17,6 +17,7 @@ class Parameters(BaseModel):
         nu: Exponent of the regularization.
         user_features: Ridge of the weights of user features (claims); None leaves the claims out.
         item_features: Ridge of the weights of item features (text); None leaves the text out.
+        new_items: Length of the factors of items without any event, as a share of the mean length of learned ones.
         projection: Length `p` to which embeddings are projected by PCA.
         seed: Of the training.
         rating_weights: Whether stronger events count more, or all likes alike.
@@ -39,6 +40,7 @@ class Parameters(BaseModel):
     nu: float = Field(default=1.0, ge=0)
     user_features: float | None = Field(default=160.0, gt=0)
     item_features: float | None = Field(default=450.0, gt=0)
+    new_items: float = Field(default=1.0, ge=0)
     projection: int = Field(default=48, ge=1)
     seed: int = 0
     rating_weights: bool = True

@@ -12,6 +12,7 @@ from agent.evidence import EvidenceSettings, support
 from recommend.foldin import Floats, Folded, Ints
 from recommend.history import Events, History, summarize
 from recommend.model import Model
+from recommend.ranking import ROUNDING
 from store.records import Event
 
 Bools = npt.NDArray[np.bool_]
@@ -89,10 +90,14 @@ class Person:
         history = self.history
         return self.model.fold_in(history.taste(self.claim_factors))
 
-    @property
-    def scores(self) -> npt.NDArray[np.float32]:
-        """The score of every item, `(m,)`; not kept, since it may be large."""
-        return np.asarray(self.model.factors @ self.folded.vector.astype(np.float32), dtype=np.float32)
+    def scores(self, row: int) -> Floats:
+        """Score every item, `(m,)`, in single precision; those that it cannot tell from one item's, in double."""
+        factors, vector = self.model.factors, self.folded.vector
+        found = (factors @ vector.astype(np.float32)).astype(np.float64)
+        rounding = ROUNDING * float(np.abs(factors[row].astype(np.float64)) @ np.abs(vector))
+        near = np.flatnonzero(np.abs(found - found[row]) <= rounding)
+        found[near] = factors[near].astype(np.float64) @ vector
+        return found
 
     @property
     def removable(self) -> Bools:

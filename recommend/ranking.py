@@ -9,6 +9,9 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.floating]
 
+ROUNDING = 1e-6
+"""Of float32, in which all items are scored, relative; a smaller difference is none."""
+
 
 def eligible(count: int, excluded: Ints, allowed: Bools | None = None) -> Bools:
     """Tell which of `count` items may be recommended, `(count,)`."""

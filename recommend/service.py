@@ -30,7 +30,7 @@ from recommend.contract import (
     RecommendedItem,
     RemovedEvent,
 )
-from recommend.corrections import DENIED_NEAREST, NEAREST, PseudoEvent, correct
+from recommend.corrections import NEAREST, PseudoEvent, correct, denied_items
 from recommend.errors import UnknownItemError
 from recommend.history import Events, to_events
 from recommend.index import Candidates
@@ -166,10 +166,11 @@ class Recommender:
         pool = max(request.k, _POOL) if varied else request.k
         rows = self._candidates.candidates(person.folded.vector, pool, excluded, allowed)
         if not varied:
-            return rows, [None] * len(rows)
-        factors = self.model.factors[rows]
-        scores = factors @ person.folded.vector
-        chosen = diversify(rows, scores, factors, request.k, request.diversity, request.near)
+            exact = self.model.factors[rows].astype(np.float64) @ person.folded.vector
+            return rows[np.argsort(-exact, kind="stable")], [None] * len(rows)
+        scores = self.model.factors[rows] @ person.folded.vector
+        tastes = self.model.factors[rows, :-1]  # that both are popular does not make two items alike
+        chosen = diversify(rows, scores, tastes, request.k, request.diversity, request.near)
         return chosen.rows, [int(rank) for rank in chosen.before]
 
     def why(
@@ -208,7 +209,7 @@ class Recommender:
             person.folded, person.history, person.events, self.model.factors[row], person.claims_of_event
         )
         score = person.folded.score(self.model.factors[row].astype(np.float64))
-        rank = rank_of(person.scores, row, excluded, allowed)
+        rank = rank_of(person.scores(row), row, excluded, allowed)
         removal = None
         claims: list[ClaimCounterfactual] = []
         if counterfactuals and rank <= request.k:
@@ -243,14 +244,14 @@ class Recommender:
         Raises:
             NotFoundError: There is no such user.
         """
+        present = standing(self.database, user_id)
+        if present is None:
+            raise NotFoundError(f"There is no user {user_id}. `limner doctor` says what is in the store.")
+        with self._lock:
+            kept = self._people.get(user_id)
+        if kept is not None and kept.standing == present:
+            return kept.person
         with self.database.session() as session:
-            present = standing(session, user_id)
-            if present is None:
-                raise NotFoundError(f"There is no user {user_id}. `limner doctor` says what is in the store.")
-            with self._lock:
-                kept = self._people.get(user_id)
-            if kept is not None and kept.standing == present:
-                return kept.person
             found = logs.read_logs(session, [user_id])
             log = found[0] if found else None
             claims = self._claims(session, user_id) if log else None
@@ -340,8 +341,9 @@ class Recommender:
         if not len(centred):
             return []
         direction = np.asarray(centred.mean(axis=0), dtype=np.float32)
+        count = denied_items(len(self.model.item_ids))
         return catalogue.nearest(
-            self.database, self.embedder.name, direction, DENIED_NEAREST, centre=mean, besides=sorted(besides)
+            self.database, self.embedder.name, direction, count, centre=mean, besides=sorted(besides)
         )
 
     def _excluded(self, person: Person, request: Request) -> npt.NDArray[np.int64]:

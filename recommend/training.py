@@ -54,6 +54,7 @@ def fit(
     parameters: Parameters,
     of_users: Matrix | None,
     of_items: Matrix | None,
+    met: npt.NDArray[np.bool_],
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fitted:
@@ -65,6 +66,7 @@ def fit(
         parameters: Of the model.
         of_users: `(users, p)`, or None.
         of_items: `(items, p)`, or None.
+        met: `(items,)`, which items any event is about, whether or not it says that the item is liked.
         threads: As many as there are cores unless given.
         progress: Called with the epochs done and their number.
     """
@@ -97,10 +99,12 @@ def fit(
     counts = np.asarray(likes.getnnz(axis=0), dtype=np.float32)
     factors = np.zeros((likes.shape[1], p.factors + 1), dtype=np.float32)
     if items is not None:
-        # What ridge predicts is shorter than what likes teach: new items shall not lose by that alone.
-        predicted, learned = items[liked] @ item_weights, _widened(core.item)
-        item_weights *= np.linalg.norm(learned) / max(float(np.linalg.norm(predicted)), 1e-9)
         factors[:] = items @ item_weights
+        # What ridge predicts is shorter than what likes teach: an item that nobody has met shall not lose by that
+        # alone. One that was met and not liked stays as it is.
+        lengths = (np.linalg.norm(core.item), max(float(np.linalg.norm(factors[liked])), 1e-9))
+        item_weights *= p.new_items * lengths[0] / lengths[1]
+        factors[~met] = items[~met] @ item_weights
     factors[liked] = _widened(core.item)
     factors[:, -1] = counts / counts.max(initial=1.0)
     beyond = np.asarray(core.user, dtype=np.float64)
@@ -176,7 +180,8 @@ def train(
         row_of = {user_id: row for row, user_id in enumerate(data.user_ids)}
         owner = np.array([row_of[user_id] for user_id in data.claims.user_ids], dtype=np.int64)
         of_users = user_features(projection(data.claims.vectors), data.claims.strengths, owner, shape[0])
-    fitted = fit(likes, parameters, of_users, of_items, progress=progress)
+    met = np.bincount(data.item, minlength=shape[1]) > 0
+    fitted = fit(likes, parameters, of_users, of_items, met, progress=progress)
     return Model(
         card=Card(
             parameters=parameters, embedder=embedder, watermark=data.watermark, events=len(data.user),

@@ -1,9 +1,9 @@
 """The database: an engine, units of work, raw connections for COPY, and its migrations."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 from alembic import command
@@ -11,6 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from pgvector.psycopg import register_vector
+from psycopg.abc import Query
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
@@ -21,6 +22,8 @@ from store.errors import MigrationError, StoreError
 from store.postgres import embedded
 
 _SCHEMES = {"postgres", "postgresql", "postgresql+psycopg"}
+_QUICK = 8
+"""Connections for single statements: more than that do not run at once on a few cores."""
 _UPGRADE_LOCK = 0x6C696D6E6572  # any number that only our upgrades use: "limner"
 
 
@@ -33,12 +36,22 @@ class Status(NamedTuple):
     server_version: str
 
 
+class _LostError(Exception):
+    """The connection has died."""
+
+
 class Database:
     """One database. Cheap to make: it connects at first use. Close it when done."""
 
     def __init__(self, url: str) -> None:
         self._engine = create_engine(_url(url), pool_pre_ping=True, connect_args={"connect_timeout": 10})
         event.listen(self._engine, "connect", _know_vectors)
+        # `execute` finds out by itself that a connection has died: no ping, and nothing to roll back.
+        self._quick = create_engine(
+            self._engine.url, isolation_level="AUTOCOMMIT", pool_size=_QUICK, max_overflow=0,
+            pool_reset_on_return=None, connect_args={"connect_timeout": 10},
+        )  # fmt: skip
+        event.listen(self._quick, "connect", _do_not_wait)
 
     @property
     def url(self) -> str:
@@ -68,6 +81,41 @@ class Database:
             assert isinstance(driver, psycopg.Connection)  # noqa: S101 - for the type checker
             with driver.transaction():
                 yield driver
+
+    def execute(self, query: Query, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement, a unit of work of its own, and return its rows: the quick way, for each request.
+
+        Without transaction and object mapper it takes a tenth of the time. It does not wait until a change is on the
+        disk (`synchronous_commit` is off), and where the connection has died it runs the statement a second time.
+
+        Raises:
+            StoreError: The database cannot be reached.
+        """
+        try:
+            return self._execute(query, parameters)
+        except _LostError:  # so are the others, if the server was started anew
+            self._quick.dispose()
+        try:
+            return self._execute(query, parameters)
+        except _LostError as error:
+            raise self._out_of_reach(error.__cause__) from error
+
+    def _execute(self, query: Query, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+        with self._reachable():
+            kept = self._quick.raw_connection()
+        try:
+            connection = kept.driver_connection
+            assert isinstance(connection, psycopg.Connection)  # noqa: S101 - for the type checker
+            try:
+                cursor = connection.execute(query, parameters)
+                return cursor.fetchall() if cursor.description else []
+            except psycopg.OperationalError as error:
+                if not connection.closed:
+                    raise
+                kept.invalidate(error)
+                raise _LostError from error
+        finally:
+            kept.close()
 
     def upgrade(self) -> None:
         """Brings the database to the newest revision, one process at a time.
@@ -110,6 +158,7 @@ class Database:
 
     def close(self) -> None:
         """Closes the pooled connections."""
+        self._quick.dispose()
         self._engine.dispose()
 
     def _migrate(self, revision: str, *, down: bool = False) -> None:
@@ -142,10 +191,13 @@ class Database:
         except OperationalError as error:
             if not error.connection_invalidated and not _is_connection_failure(error):
                 raise
-            raise StoreError(
-                f"The database {self._engine.url.render_as_string()} cannot be reached: "
-                f"{str(error.orig).strip()}. Check that the server runs, and LIMNER_DATABASE_URL."
-            ) from error
+            raise self._out_of_reach(error.orig) from error
+
+    def _out_of_reach(self, reason: BaseException | None) -> StoreError:
+        return StoreError(
+            f"The database {self._engine.url.render_as_string()} cannot be reached: "
+            f"{str(reason).strip()}. Check that the server runs, and LIMNER_DATABASE_URL."
+        )
 
 
 def driver(session: Session) -> psycopg.Connection:
@@ -193,6 +245,13 @@ def _know_vectors(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> N
     if psycopg.types.TypeInfo.fetch(connection, "vector") is not None:
         register_vector(connection)
     connection.rollback()  # the look-up opened a transaction
+
+
+def _do_not_wait(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    """Lets a new connection commit without waiting for the disk."""
+    assert isinstance(connection, psycopg.Connection)  # noqa: S101 - for the type checker
+    connection.autocommit = True
+    connection.execute("set synchronous_commit = off")
 
 
 def _is_connection_failure(error: OperationalError) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from psycopg import Connection
 from sqlalchemy import exists, select
 from sqlmodel import Session, col
 
+from store.database import Database
 from store.errors import NotFoundError
 from store.tables import ApiKeyRow
 
@@ -85,20 +85,17 @@ def revoke(session: Session, key_id: str, now: datetime) -> ApiKeyRow:
     return row
 
 
-def find(connection: Connection, token: str | None) -> Found:
-    """Find the key of a token; revoked keys are not found, and secrets are compared in constant time.
-
-    Each request does this, so it goes without the object mapper, which would take most of its time.
-    """
+def find(database: Database, token: str | None) -> Found:
+    """Find the key of a token; revoked keys are not found, and secrets are compared in constant time."""
     prefix, _, rest = (token or "").partition("_")
     key_id, _, secret = rest.partition("_")
-    row = None
+    rows = []
     if prefix == PREFIX and key_id.isalnum():
         query = "select scopes, requests_per_minute, secret_hash, revoked_at from api_keys where key_id = %s"
-        row = connection.execute(query, [key_id]).fetchone()
-    if row is None:
-        return Found(None, connection.execute("select from api_keys limit 1").fetchone() is not None)
-    scopes, limit, secret_hash, revoked_at = row
+        rows = database.execute(query, [key_id])
+    if not rows:
+        return Found(None, bool(database.execute("select 1 from api_keys limit 1")))
+    [(scopes, limit, secret_hash, revoked_at)] = rows
     good = hmac.compare_digest(secret_hash, _hash(secret)) and revoked_at is None
     return Found(Key(key_id, scopes, limit) if good else None, any_key=True)
 

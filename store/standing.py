@@ -1,11 +1,20 @@
-"""What a user's data stands at, in one cheap look: revisions that rise with every change."""
+"""What answers rest on, in one cheap look: revisions that rise with every change."""
 
 from typing import NamedTuple
 
-from sqlalchemy import and_, select
-from sqlmodel import Session, col
+from sqlmodel import Session
 
-from store.tables import ProfileRow, UserRow
+from store.database import Database, driver
+
+_STANDING = (
+    "select log_revision, corrections_revision, consent, profile_id"
+    " from users left join profiles on profiles.user_id = users.user_id and profiles.active"
+    " where users.user_id = %s"
+)
+_SERVING = (
+    "select (select model_id from models where active),"
+    " coalesce((select value from revisions where name = 'catalogue'), 0)"
+)
 
 
 class Standing(NamedTuple):
@@ -24,17 +33,28 @@ class Standing(NamedTuple):
     profile_id: int | None
 
 
-def standing(session: Session, user_id: str) -> Standing | None:
-    """Return what a user's data stands at, or None if there is no such user."""
-    active = and_(col(ProfileRow.user_id) == col(UserRow.user_id), col(ProfileRow.active))
-    row = session.execute(
-        select(
-            col(UserRow.log_revision),
-            col(UserRow.corrections_revision),
-            col(UserRow.consent),
-            col(ProfileRow.profile_id),
-        )
-        .join(ProfileRow, active, isouter=True)
-        .where(col(UserRow.user_id) == user_id)
-    ).one_or_none()
-    return None if row is None else Standing(*row)
+class Serving(NamedTuple):
+    """What the answers for everyone rest on.
+
+    Attributes:
+        model_id: Of the active model, or None.
+        catalogue_revision: Of the items.
+    """
+
+    model_id: int | None
+    catalogue_revision: int
+
+
+def standing(where: Session | Database, user_id: str) -> Standing | None:
+    """Return what a user's data stands at, or None if there is no such user; within a unit of work, or by itself."""
+    if isinstance(where, Database):
+        rows = where.execute(_STANDING, [user_id])
+    else:
+        where.flush()
+        rows = driver(where).execute(_STANDING, [user_id]).fetchall()
+    return Standing(*rows[0]) if rows else None
+
+
+def serving(database: Database) -> Serving:
+    """Return what the answers for everyone rest on."""
+    return Serving(*database.execute(_SERVING)[0])

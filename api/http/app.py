@@ -56,12 +56,13 @@ def create_app(settings: Settings, opened: Database | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        if opened is not None:
-            yield
-            return
         with ExitStack() as stack:
-            app.state.limner = await run_sync(_open, settings, stack)
-            yield
+            if opened is None:
+                app.state.limner = await run_sync(_open, settings, stack)
+            try:
+                yield
+            finally:
+                await run_sync(app.state.limner.language_model.close)
 
     app = FastAPI(
         title="Limner",
@@ -72,6 +73,7 @@ def create_app(settings: Settings, opened: Database | None = None) -> FastAPI:
         redirect_slashes=False,
         openapi_url="/openapi.json",
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     if opened is not None:
         app.state.limner = State(settings, opened)

@@ -76,8 +76,7 @@ def authenticate(state: State, connection: Connection, request_id: str) -> Calle
     """
     headers = Headers(scope=connection)
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    with state.database.raw() as database:
-        found = keys.find(database, token.strip() if scheme.lower() == "bearer" else None)
+    found = keys.find(state.database, token.strip() if scheme.lower() == "bearer" else None)
     if found.key is not None:
         limit = found.key.requests_per_minute
         scopes = frozenset[str]().union(*(_GIVES.get(scope, {scope}) for scope in found.key.scopes))
@@ -124,7 +123,7 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
-def _caller(request: Request, _token: Annotated[object, Security(_bearer)]) -> Caller:
+async def _caller(request: Request, _token: Annotated[object, Security(_bearer)]) -> Caller:
     found: Caller = request.scope["caller"]
     return found
 
@@ -134,7 +133,7 @@ CallerDep = Annotated[Caller, Depends(_caller)]
 
 
 def _with_scope(scope: Scope) -> Callable[[Caller], Caller]:
-    def check(caller: CallerDep) -> Caller:
+    async def check(caller: CallerDep) -> Caller:
         caller.require(scope)
         return caller
 
@@ -163,20 +162,23 @@ def note(state: State, caller: Caller, action: str, user_ids: Iterable[str], *, 
         durable: Whether to wait until the row is on the disk; reads need not.
     """
     hashes = [state.hasher.subject(user_id) for user_id in user_ids]
+    if not durable and len(hashes) == 1:
+        audit.note_read(state.database, runtime.now(), caller.key_id, action, hashes[0], caller.request_id)
+        return
     with state.database.raw() as database:
         if not durable:
             database.execute("set local synchronous_commit = off")
         audit.note_all(database, runtime.now(), caller.key_id, action, hashes, caller.request_id)
 
 
-Reader = Annotated[Caller, Depends(_with_scope("read"))]
-Writer = Annotated[Caller, Depends(_with_scope("write"))]
-Admin = Annotated[Caller, Depends(_with_scope("admin"))]
-UserReader = Annotated[Caller, Depends(_of_user("read", own=True))]
+Reader = Annotated[Caller, Security(_with_scope("read"), scopes=["read"])]
+Writer = Annotated[Caller, Security(_with_scope("write"), scopes=["write"])]
+Admin = Annotated[Caller, Security(_with_scope("admin"), scopes=["admin"])]
+UserReader = Annotated[Caller, Security(_of_user("read", own=True), scopes=["read"])]
 """Scope read, or the user's own key; audited."""
-UserWriter = Annotated[Caller, Depends(_of_user("write", own=True))]
+UserWriter = Annotated[Caller, Security(_of_user("write", own=True), scopes=["write"])]
 """Scope write, or the user's own key: corrections; audited."""
-UserEditor = Annotated[Caller, Depends(_of_user("write", own=False))]
+UserEditor = Annotated[Caller, Security(_of_user("write", own=False), scopes=["write"])]
 """Scope write, and not the user's own key; audited."""
-UserAdmin = Annotated[Caller, Depends(_of_user("admin", own=False))]
+UserAdmin = Annotated[Caller, Security(_of_user("admin", own=False), scopes=["admin"])]
 """Scope admin; audited."""

@@ -14,7 +14,9 @@ Row = TypeVar("Row")
 Key = tuple[str | int, ...]
 
 Limit = Annotated[int, Query(ge=1, le=200, description="The most rows of a page.", examples=[50])]
-After = Annotated[str | None, Query(max_length=8_192, description="The `next` of the page before.")]
+After = Annotated[
+    str | None, Query(max_length=8_192, pattern="^[A-Za-z0-9_-]*$", description="The `next` of the page before.")
+]
 
 
 class Page(BaseModel, Generic[Row]):

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DataError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 
 from agent.errors import AgentError, ChatError, ProfileError
 from api.logs import without_content
@@ -181,11 +182,24 @@ def answer(error: Exception, request_id: str) -> Response:
     return JSONResponse(document(problem, request_id), problem.status, problem.headers, MEDIA_TYPE)
 
 
+def _methods(request: Request) -> str:
+    """Return the methods of all routes of a path; the framework tells those of the first."""
+    found = [
+        route.methods or ()
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE
+    ]
+    return ", ".join(sorted(set().union(*found)))
+
+
 def install(app: FastAPI) -> None:
     """Let an app answer with problem details."""
 
     def handle(request: Request, error: Exception) -> Response:
-        return answer(error, request.scope["request_id"])
+        response = answer(error, request.scope["request_id"])
+        if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            response.headers["Allow"] = _methods(request)
+        return response
 
     known = [kind for kind, _, _ in _STATUS] + [kind for kind, _ in _HIDDEN]
     for kind in (Problem, RequestValidationError, HTTPException, *known):

@@ -11,6 +11,7 @@ from agent.embedder import Embedder
 from agent.loading import Catalogue, prepare_catalogue
 from api import runtime
 from api.http.documents import Documents
+from api.http.language_model import LanguageModel
 from api.settings import Settings
 from recommend.errors import NoModelError
 from recommend.model import load
@@ -18,6 +19,7 @@ from recommend.service import Recommender
 from store import models, revisions
 from store.database import Database
 from store.privacy import hasher
+from store.standing import Serving, serving
 
 
 class State:
@@ -29,6 +31,7 @@ class State:
         hasher: Of user ids.
         ingesting: Held by the one bulk request whose rows are being stored.
         documents: Profiles that were read lately.
+        language_model: For questions and narration.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
@@ -37,8 +40,9 @@ class State:
         self.hasher = hasher(settings.home, settings.privacy_key)
         self.ingesting = asyncio.Lock()
         self.documents = Documents()
+        self.language_model = LanguageModel(settings)
         self._embedder: Embedder | None = None
-        self._recommender: tuple[tuple[int | None, int], Recommender] | None = None
+        self._recommender: tuple[Serving, Recommender] | None = None
         self._catalogue: tuple[int, Catalogue] | None = None
         self._loading = Lock()
         self._preparing = Lock()
@@ -67,19 +71,19 @@ class State:
         Raises:
             NoModelError: None was trained, its file is damaged, or it was trained for another embedder.
         """
-        with self.database.session() as session:
-            row = models.active_model(session)
-            revision = revisions.value(session, "catalogue")
-        if row is None:
-            raise NoModelError("No model has been trained yet. Train one with `limner train`.")
-        key = (row.model_id, revision)
-        if (known := self._recommender) and known[0] == key:
+        present = serving(self.database)
+        if (known := self._recommender) and known[0] == present:
             return known[1]
         with self._loading:
-            if (known := self._recommender) and known[0] == key:
+            if (known := self._recommender) and known[0] == present:
                 return known[1]
-            made = self._load(row.model_id or 0, Path(row.path), row.sha256)
-            self._recommender = (key, made)
+            with self.database.session() as session:
+                row = models.active_model(session)
+                present = Serving(row.model_id if row else None, revisions.value(session, "catalogue"))
+            if row is None or row.model_id is None:
+                raise NoModelError("No model has been trained yet. Train one with `limner train`.")
+            made = self._load(row.model_id, Path(row.path), row.sha256)
+            self._recommender = (present, made)
             return made
 
     def _load(self, model_id: int, path: Path, sha256: str) -> Recommender:
@@ -102,7 +106,7 @@ class State:
             return self._catalogue[1]
 
 
-def state(request: Request) -> State:
+async def state(request: Request) -> State:  # not in a thread
     """Return the state of the app."""
     found: State = request.app.state.limner
     return found

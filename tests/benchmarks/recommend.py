@@ -209,7 +209,7 @@ def train() -> Result:
             factors=FACTORS, regularization=0.05, iterations=EPOCHS, num_threads=threads, random_state=0
         )
         theirs = seconds(lambda: peer.fit(likes, show_progress=False))
-        ours = seconds(lambda: fit(likes, parameters, None, None, threads=threads))
+        ours = seconds(lambda: fit(likes, parameters, None, None, np.ones(likes.shape[1], dtype=np.bool_), threads))
     return {"threads": threads, "limner_s": ours, "implicit_s": theirs, "ratio": ours / theirs}
 
 

@@ -2,7 +2,6 @@
 
 # ruff: noqa: RUF001 - Chinese punctuation
 
-import asyncio
 import json
 import re
 import sys
@@ -15,12 +14,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text as sql
 
-import api.runtime
 from agent.chat import OpenAIChat
 from agent.evidence import EvidenceSettings
 from api.asking import answered
 from api.cli import main
-from api.settings import Settings
 from prompts.loader import load
 from recommend.asking import MAX_CALLS, MAX_QUESTION, PROMPTS, Answer
 from recommend.data import read_training
@@ -156,8 +153,8 @@ def with_tool(name: str, arguments: dict[str, Any], words: str | Callable[[str],
         ("why did you show me Windrest?", "explanation", {"item", "claim"}, "Windrest is number"),
         ("为什么推荐Windrest？", "explanation", {"item", "claim"}, "Windrest is number"),
         ("what changed since last month?", "profile_changes", {"profile", "claim"}, '"Tents and camping'),
-        ("what do you know about me?", "profile", {"profile", "claim"}, "Dislike:"),
-        ("你了解我什么？", "profile", {"profile", "claim"}, "Dislike:"),
+        ("what do you know about me?", "profile", {"profile", "claim"}, "You dislike"),
+        ("你了解我什么？", "profile", {"profile", "claim"}, "You dislike"),
         ("what did I buy on Saturday?", "search_events", {"event"}, "at 14:00 you bought Larkhide Two"),
         ("did I rate The Ash Garden?", "search_events", {"event"}, "you gave The Ash Garden 5 stars"),
         ("what should I try next?", "recommendations", {"item"}, "Number 1 is"),
@@ -204,8 +201,8 @@ def test_chinese(ask: Ask) -> None:
 
 
 def test_where_nothing_fits_the_latest_event_is_told(ask: Ask) -> None:
-    found = ask("what did I buy in January 2020?")
-    assert found.text.startswith("No event of yours fits; the latest one is:")
+    found = ask("what did I do in January 2020?")
+    assert found.text.startswith("None of your events fits; the latest of all is:")
     assert [s.id for s in found.sources] == ["ann-0100"]
 
 
@@ -291,6 +288,11 @@ def test_a_model_that_calls_a_tool_and_says_what_it_told(ask: Ask, scripted: Scr
         ("profile_changes", {"from_version": 2, "to_version": 2}, "Nothing has changed"),
         ("search_events", {"text": "ash garden", "since": "2025-03-01", "until": "2025-03-02"}, "The Ash Garden"),
         ("search_events", {"since": "0001-01-01", "until": "9999-12-31"}, "40 of your events fit; the latest 8:"),
+        (
+            "search_events",
+            {"text": "March 2025", "since": "2025-03-01", "until": "2025-03-01"},
+            "The Ash Garden 5 stars",
+        ),
         ("explanation", {"item": "Windrest"}, "Windrest is number"),
         ("explanation", {"item": "t8"}, "Windrest is number"),
         ("explanation", {"item": "nothing of the kind"}, "There is no such item"),
@@ -306,6 +308,18 @@ def test_what_the_tools_tell_the_model(
 ) -> None:
     ask("tell me", with_tool(name, arguments, "Well."))
     assert any(told in results(request) for request in scripted.requests)
+
+
+def test_what_only_comes_near_is_not_worded_by_the_model(ask: Ask) -> None:
+    """Its words would leave out that nothing fits."""
+    arguments = {"text": "ash garden", "since": "2025-08-31"}
+    true = "On Saturday 1 March 2025 at 18:00 you gave The Ash Garden 5 stars [1]."
+    found = ask("did I rate The Ash Garden today?", worded(true, with_tool("search_events", arguments, true)))
+    assert found.by == "rule"
+    assert found.text.startswith("None of your events fits; at other times:\n- On Saturday 1 March 2025 at 18:00")
+    arguments = {"text": "August", "since": "2025-08-01", "until": "2025-08-31"}
+    found = ask("what did I do in August?", with_tool("search_events", arguments, "Nothing."))
+    assert found.text.startswith("None of your events fits; at that time:\n- On Saturday 30 August 2025")
 
 
 LIES = [
@@ -341,6 +355,13 @@ def worded(words: str, first: Script) -> Script:
 TRUE = "On Saturday 30 August 2025 you bought Larkhide Two [1]."
 
 
+def test_words_are_asked_for_once_more_with_examples(ask: Ask, scripted: ScriptedLLM) -> None:
+    found = ask("what did I buy?", worded(TRUE, with_tool("search_events", {"text": "purchase"}, "You bought a lot.")))
+    assert (found.by, found.text, found.notes) == ("model", TRUE, [])
+    assert [c.by for c in found.tool_calls] == ["model"]
+    assert [request.body.get("tool_choice") for request in scripted.requests] == ["required", None, None]
+
+
 @pytest.mark.parametrize("first", [say("You bought a lot."), status(400), not_json], ids=["no tool", "refused", "html"])
 def test_a_model_without_tools_words_what_the_rule_has_found(ask: Ask, scripted: ScriptedLLM, first: Script) -> None:
     found = ask("what did I buy on Saturday?", worded(TRUE, first))
@@ -371,7 +392,7 @@ def test_at_most_four_calls(ask: Ask, scripted: ScriptedLLM) -> None:
     calls = [("profile", {}), ("recommendations", {"count": 1}), ("search_events", {"text": "tents"})]
     found = ask("what?", lambda request, n: call(request, *calls))
     assert len(found.tool_calls) == MAX_CALLS
-    assert len(scripted.requests) <= MAX_CALLS + 1
+    assert len([r for r in scripted.requests if "tools" in r.body]) <= MAX_CALLS + 1
     assert found.by == "rule"
 
 
@@ -462,12 +483,3 @@ def test_limner_ask(
     assert limner("ann", " ", "--no-model")[0] == 2
     code, out, _ = limner("ann", "what should I try next?", "--no-model")
     assert (code, "No model has been trained yet" in out) == (0, True)
-
-
-def test_the_model_that_runs_is_found(tmp_path: Path) -> None:
-    assert api.runtime.running_model(Settings(home=tmp_path)) is None
-    named = Settings(home=tmp_path, llm={"base_url": "http://127.0.0.1:9/v1", "model": "m"})  # type: ignore[arg-type]
-    found = api.runtime.running_model(named)
-    assert found is not None
-    assert found.name == "m"
-    asyncio.run(found.aclose())

@@ -1,5 +1,6 @@
 """Units of work, vectors, COPY, and what is said when there is no database."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,37 @@ def test_raw_gives_the_connection_back(database):
         with database.raw() as connection:
             connection.execute("select 1")
     assert database.engine.pool.checkedout() == 0
+
+
+def test_a_single_statement_is_a_unit_of_work(database):
+    assert database.execute("insert into users (user_id) values (%s)", ["ann"]) == []
+    assert database.execute("select user_id, log_revision from users") == [("ann", 0)]
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        database.execute("insert into users (user_id) values (%s)", ["ann"])
+    assert database.execute("select user_id from users where user_id = %s", ["bob"]) == []
+    assert database.execute("show synchronous_commit") == [("off",)]
+    assert user_ids(database) == ["ann"]
+
+
+def test_a_single_statement_outlives_its_connection(database):
+    with ThreadPoolExecutor(8) as pool:  # so that several connections are open
+        list(pool.map(lambda _: database.execute("select pg_sleep(0.05)"), range(8)))
+    with database.raw() as connection:
+        ended = connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        ).fetchall()
+    assert len(ended) > 1
+    for name in ("ann", "bob"):
+        database.execute("insert into users (user_id) values (%s)", [name])
+    assert database.execute("select user_id from users order by 1") == [("ann",), ("bob",)]
+
+
+def test_a_single_statement_says_that_there_is_no_server():
+    database = Database("postgresql://limner:secret@127.0.0.1:1/limner")
+    with pytest.raises(StoreError, match="cannot be reached") as caught:
+        database.execute("select 1")
+    assert "secret" not in str(caught.value)
 
 
 def test_vectors_go_in_and_come_out(database):

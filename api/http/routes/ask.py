@@ -33,7 +33,22 @@ class Question(BaseModel):
     question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION), AfterValidator(_says_something)]
 
 
-@router.post("/users/{user_id}/ask", summary="Ask a question", responses=responses(404))
+_ANSWER = {
+    "user_id": "405",
+    "question": "Why did you show me Heat?",
+    "text": "Heat is recommended because of your interest in crime and film noir [1].",
+    "sources": [{"n": 1, "kind": "claim", "id": "i1", "what": "Your interest in crime and film noir adds +0.214."}],
+    "tool_calls": [{"name": "explanation", "arguments": {"item": "Heat"}, "by": "model"}],
+    "by": "model",
+    "notes": [],
+}
+
+
+@router.post(
+    "/users/{user_id}/ask",
+    summary="Ask a question",
+    responses=responses(404) | {200: {"content": {"application/json": {"example": _ANSWER}}}},
+)
 def ask(user_id: UserId, body: Question, state: StateDep, _caller: UserReader) -> Answer:
     """What the profile says, what changed in it, what the user did, what is recommended and why.
 
@@ -41,5 +56,5 @@ def ask(user_id: UserId, body: Question, state: StateDep, _caller: UserReader) -
     against the sources (`by` is `model`); else a rule chooses the tool and a template lists what it tells (`rule`).
     """
     facts = Facts.of(state.database, user_id, state.recommender, state.settings.language, runtime.now())
-    chat = runtime.running_model(state.settings)
-    return answered(facts, body.question, chat, state.settings.llm.timeout_s)
+    with state.language_model.chat_if_any() as chat:
+        return answered(facts, body.question, chat, state.settings.llm.timeout_s)

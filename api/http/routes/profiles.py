@@ -154,7 +154,7 @@ class Refresh(Wire):
     response_model=Profile,
     responses=responses(404, 409) | _DOCUMENT | {304: {}},
 )
-def read_read(user_id: UserId, state: StateDep, _caller: UserReader, request: Request) -> Response:
+def read_profile(user_id: UserId, state: StateDep, _caller: UserReader, request: Request) -> Response:
     """The active profile, with an ETag that changes with the profile and with the user's corrections.
 
     A correction shows in the profile when it is written anew.
@@ -206,7 +206,9 @@ def read_profile_version(
 
 
 @router.get("/users/{user_id}/profile/diff", summary="Compare two versions of a profile", responses=responses(404, 409))
-def diff_read(user_id: UserId, from_version: _Of, to_version: _Of, state: StateDep, _caller: UserReader) -> ProfileDiff:
+def diff_profile(
+    user_id: UserId, from_version: _Of, to_version: _Of, state: StateDep, _caller: UserReader
+) -> ProfileDiff:
     """The claims that differ; claims are matched by what they cite, and the best matches come first."""
     consenting(state, user_id)
     before, after = (_read(_load(state, user_id, version)) for version in (from_version, to_version))
@@ -217,7 +219,7 @@ def diff_read(user_id: UserId, from_version: _Of, to_version: _Of, state: StateD
 @router.post(
     "/users/{user_id}/profile/refresh", status_code=202, summary="Have a profile written anew", responses=responses(404)
 )
-def refresh_read(
+def refresh_profile(
     user_id: UserId, refresh: Refresh, state: StateDep, caller: UserEditor, response: Response
 ) -> JobProgress:
     """Put the profile into the queue of the workers; the answer is the job, which says how far it is."""
@@ -235,8 +237,7 @@ def consenting(state: State, user_id: str) -> Standing:
         NotFoundError: There is no such user.
         Problem: They do not consent to a profile (403).
     """
-    with state.database.session() as session:
-        found = standing(session, user_id)
+    found = standing(state.database, user_id)
     if found is None or not found.consent:
         state.documents.forget(user_id)
     if found is None:

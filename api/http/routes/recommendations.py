@@ -3,8 +3,8 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 
-from api import runtime
 from api.http.auth import UserReader
 from api.http.ids import ItemId, UserId
 from api.http.problems import Problem, responses
@@ -17,20 +17,24 @@ router = APIRouter(tags=["recommendations"])
 
 MOST = 1_000
 """Items of one answer."""
+_MOST_EXCLUDED = 500
+_Text = Annotated[str, Field(max_length=512)]
 
 K = Annotated[int, Query(ge=1, le=MOST, description="How many items.")]
 Seen = Annotated[bool, Query(description="Also items that the user has had to do with.")]
 Categories = Annotated[
-    list[str], Query(alias="category", max_length=20, description="Only of any of these.", examples=[["Drama"]])
+    list[_Text], Query(alias="category", max_length=20, description="Only of any of these.", examples=[["Drama"]])
 ]
 Attributes = Annotated[
-    list[str],
+    list[_Text],
     Query(
         alias="attribute", max_length=20, description="Only with all of these, each `name=value`.",
         examples=[["year=1994"]],
     ),
 ]  # fmt: skip
-Exclude = Annotated[list[str], Query(max_length=MOST, description="Ids of items that are left out.", examples=[["50"]])]
+Exclude = Annotated[
+    list[_Text], Query(max_length=_MOST_EXCLUDED, description="Ids of items that are left out.", examples=[["50"]])
+]
 
 Diversity = Annotated[float, Query(ge=0, le=1, description="Weight of diversity (MMR); 0 is off.")]
 Near = Annotated[float | None, Query(ge=0, le=1, description="Put near-duplicates of at least this cosine back.")]
@@ -61,7 +65,7 @@ def recommendations(
     attributes: Attributes = [],  # noqa: B006
     exclude: Exclude = [],  # noqa: B006
     claim: Annotated[
-        str | None, Query(description="Only the items nearest to this claim of the profile.", examples=["i1"])
+        _Text | None, Query(description="Only the items nearest to this claim of the profile.", examples=["i1"])
     ] = None,
     diversity: Diversity = 0.0,
     near: Near = None,
@@ -104,5 +108,5 @@ def explanation(
     found = state.recommender().why(user_id, item_id, request, shown, counterfactuals=counterfactual)
     if not narrate:
         return found
-    with runtime.language_model(state.settings) as (chat, _):
+    with state.language_model.chat() as chat:
         return narrated(chat, found, state.settings.language)
