@@ -1,8 +1,9 @@
 # Everything starts here. `make` alone lists the targets.
 PYTHON ?= python3.11
 BIN := .venv/bin
+LOCUST := .cache/locust/bin/locust
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint type format bench eval lock prompts-lock clean
+.PHONY: help setup demo test test-full lint type format bench bench-load eval lock prompts-lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,10 @@ format: setup ## Format the code
 
 bench: setup ## Figures, each beside its baseline (after `make demo`)
 	@$(BIN)/python -m tests.benchmarks.run --out .limner/bench.json
+
+bench-load: setup ## Reads that the server answers in a second (after `make demo`)
+	@test -x $(LOCUST) || { $(PYTHON) -m venv .cache/locust && .cache/locust/bin/pip install -q locust==2.47.0; }
+	@$(BIN)/python -m tests.benchmarks.load --locust $(LOCUST) --out .limner/load.json
 
 eval: setup ## Measure the verifier on labelled sentences
 	@$(BIN)/limner eval verifier tests/verifier/heldout

@@ -6,7 +6,7 @@ of the dependencies: `Reader`, `Writer`, `Admin`; those with `user_id` in the pa
 """
 
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -132,7 +132,7 @@ CallerDep = Annotated[Caller, Depends(_caller)]
 """Who asks, whatever they may."""
 
 
-def _with_scope(scope: Scope) -> Callable[[Caller], Caller]:
+def _with_scope(scope: Scope) -> Callable[[Caller], Awaitable[Caller]]:
     async def check(caller: CallerDep) -> Caller:
         caller.require(scope)
         return caller

@@ -103,5 +103,6 @@ class LanguageModel:
         try:
             return serve(resolve(self._settings.llm.model, home), home, waiting=go_on)
         except ModelError as error:
-            structlog.get_logger("limner.http").warning("the model cannot be started", **without_content(error))
+            if not self._closing:
+                structlog.get_logger("limner.http").warning("the model cannot be started", **without_content(error))
             raise

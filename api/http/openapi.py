@@ -44,6 +44,7 @@ _IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     "example": "0b7a1d5e-7f0c-4d1b-9a53-5c9a35f9e7b1",
 }
+_ETAGS = {"type": "string"}
 _CONDITIONS = {
     "304": ("If-None-Match", "ETags that the client has: where one is the present one, the answer has no body."),
     "412": ("If-Match", "ETags that the change may rest on: where none is the present one, nothing is changed."),
@@ -75,7 +76,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
                 for status in (409, 413, 415):
                     operation["responses"].setdefault(str(status), documented(status))
             operation.setdefault("parameters", []).extend(
-                {"name": name, "in": "header", "required": False, "description": told, "schema": {"type": "string"}}
+                {"name": name, "in": "header", "required": False, "description": told, "schema": _ETAGS}
                 for status, (name, told) in _CONDITIONS.items()
                 if status in operation["responses"]
             )

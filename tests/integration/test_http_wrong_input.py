@@ -283,8 +283,7 @@ def test_every_text_is_stored_and_comes_back_as_text(asking: TestClient, world: 
     filters = {"category": NASTY, "attribute": f"{NASTY}={NASTY}", "exclude": NASTY}
     assert asking.get(f"{user}/recommendations", params=filters).json()["items"] == []
     problem(asking.get(f"{user}/recommendations", params={"claim": NASTY}), 404)
-    why = asking.get(f"{user}/explanations/{quoted(NASTY)}").json()
-    assert why.get("title", NASTY) == NASTY
+    problem(asking.get(f"{user}/explanations/{quoted(NASTY)}"), 404, "unknown-item")  # the model is older than the item
     assert asking.get("/v1/users/search", params={"q": NASTY}).status_code == 200
     assert asking.get(f"{user}/export").json()["user"]["user_id"] == NASTY
     assert asking.delete(user).status_code == 204

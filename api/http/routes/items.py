@@ -62,7 +62,7 @@ class NewItem(BaseModel):
     description: str | None = None
     price: float | None = None
     image_caption: str | None = None
-    created_at: datetime | None = None
+    created_at: str | float | None = Field(default=None, description="ISO 8601, or seconds since 1970")
 
 
 _EXAMPLE = {

@@ -58,7 +58,7 @@ class NewJob(Wire):
         | Annotated[list[ListedUserId], Field(min_length=1, max_length=_MOST_USERS), AfterValidator(_each_once)]
     ) = Field(description="Ids, or `all` who consent and have a log.")
     writer: ProfileWriter = "llm"
-    force: bool = Field(default=False, description="Also where nothing has changed.")
+    force: bool = Field(default=False, strict=True, description="Also where nothing has changed.")
 
 
 class Counts(Wire):

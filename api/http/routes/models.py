@@ -44,7 +44,9 @@ class Training(Wire):
     """How to train."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"defaults": False}})
-    defaults: bool = Field(default=False, description="With the default parameters, not those of the active model.")
+    defaults: bool = Field(
+        default=False, strict=True, description="With the default parameters, not those of the active model."
+    )
 
 
 @router.get("/models", summary="List models", responses=responses())

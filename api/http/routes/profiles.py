@@ -145,7 +145,7 @@ class Refresh(Wire):
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"example": {"writer": "llm"}})
     writer: ProfileWriter = "llm"
-    force: bool = Field(default=False, description="Also if nothing has changed.")
+    force: bool = Field(default=False, strict=True, description="Also if nothing has changed.")
 
 
 @router.get(

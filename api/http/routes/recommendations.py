@@ -17,7 +17,7 @@ router = APIRouter(tags=["recommendations"])
 
 MOST = 1_000
 """Items of one answer."""
-_MOST_EXCLUDED = 500
+_MOST_EXCLUDED = 100  # they must fit into a URL
 _Text = Annotated[str, Field(max_length=512)]
 
 K = Annotated[int, Query(ge=1, le=MOST, description="How many items.")]

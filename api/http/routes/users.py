@@ -72,7 +72,9 @@ class Declaration(Wire):
             }
         }
     )
-    consent: bool = Field(description="To being profiled. Without it: no profile, no training, no language model.")
+    consent: bool = Field(
+        strict=True, description="To being profiled. Without it: no profile, no training, no language model."
+    )
     attributes: Annotated[dict[str, JsonValue], AfterValidator(_small)] = Field(default_factory=dict)
     language: Annotated[str, Field(pattern=_LANGUAGE, max_length=64)] | None = None
     tz: Annotated[str | None, AfterValidator(_zone)] = Field(default=None, description="An IANA time zone.")

@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--locust", default="locust", help="the program (default: locust on the path)")
     parser.add_argument("--only", default=",".join(KINDS), help="kinds, with commas between (default: all)")
     parser.add_argument("--seconds", type=int, default=60, help="for each kind")
-    parser.add_argument("--clients", type=int, default=8, help="each asks again as soon as it is answered")
+    parser.add_argument("--clients", type=int, default=4, help="each asks again as soon as it is answered")
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
     arguments = parser.parse_args()
     kinds = [kind.strip() for kind in arguments.only.split(",")]
