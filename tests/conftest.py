@@ -4,12 +4,14 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import psycopg
 import pytest
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy import make_url
 
+from store import postgres
 from store.database import Database
 from store.postgres import embedded
 from tests.scripted_llm import ScriptedLLM
@@ -40,7 +42,8 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
         return
     home: Path = tmp_path_factory.mktemp("postgres")
-    with embedded(home) as server:
+    # A database is made for each test: to wait for the disk would take most of the time. `test_postgres` has it on.
+    with patch.dict(postgres._SETTINGS, fsync="off", full_page_writes="off"), embedded(home) as server:
         yield server.url
 
 

@@ -119,9 +119,7 @@ def kill_in_the_middle(database: Database, process: Popen[str], worker_id: objec
     process.kill()
 
 
-@pytest.mark.parametrize(
-    ("writer", "count"), [("template", USERS), ("llm", 64), pytest.param("llm", USERS, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("writer", "count"), [("template", USERS), pytest.param("llm", USERS, marks=pytest.mark.slow)])
 def test_a_worker_is_killed_in_the_middle(
     database: Database, crowd: list[str], worker: StartWorker, scripted: ScriptedLLM, writer: Writer, count: int
 ) -> None:
