@@ -1,6 +1,7 @@
 """Texts to vectors: a Protocol, and sentence-transformers behind it."""
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +46,7 @@ class SentenceEmbedder:
         self._model_id = str(model)
         self.name = name or Path(model).name
         self._memory: dict[bytes, npt.NDArray[np.float32]] = {}
+        self._lock = threading.Lock()  # a server's threads share one
 
     @cached_property
     def _model(self) -> Any:
@@ -69,15 +71,16 @@ class SentenceEmbedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors, `(len(texts), dimension)`; repeated texts are computed once."""
         keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._memory}
-        if missing:
-            if len(self._memory) > 50_000:  # noqa: PLR2004
-                self._memory.clear()
-                missing = dict(zip(keys, texts, strict=True))
-            found = self._model.encode(
-                list(missing.values()), normalize_embeddings=True, batch_size=64, show_progress_bar=False
-            )
-            self._memory.update(zip(missing, np.asarray(found, dtype=np.float32), strict=True))
-        if not keys:
-            return np.zeros((0, self.dimension), dtype=np.float32)
-        return np.stack([self._memory[key] for key in keys])
+        with self._lock:
+            missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._memory}
+            if missing:
+                if len(self._memory) > 50_000:  # noqa: PLR2004
+                    self._memory.clear()
+                    missing = dict(zip(keys, texts, strict=True))
+                found = self._model.encode(
+                    list(missing.values()), normalize_embeddings=True, batch_size=64, show_progress_bar=False
+                )
+                self._memory.update(zip(missing, np.asarray(found, dtype=np.float32), strict=True))
+            if not keys:
+                return np.zeros((0, self.dimension), dtype=np.float32)
+            return np.stack([self._memory[key] for key in keys])

@@ -96,7 +96,6 @@ def fit(
     core = trainer.trainer_as_ials.core_trainer
     user_weights = _weights(core.user_feature_weight, p.factors, given=users is not None)
     item_weights = _weights(core.item_feature_weight, p.factors, given=items is not None)
-    counts = np.asarray(likes.getnnz(axis=0), dtype=np.float32)
     factors = np.zeros((likes.shape[1], p.factors + 1), dtype=np.float32)
     if items is not None:
         factors[:] = items @ item_weights
@@ -106,13 +105,13 @@ def fit(
         item_weights *= p.new_items * lengths[0] / lengths[1]
         factors[~met] = items[~met] @ item_weights
     factors[liked] = _widened(core.item)
+    counts = np.asarray(likes.getnnz(axis=0), dtype=np.float32)
     factors[:, -1] = counts / counts.max(initial=1.0)
     beyond = np.asarray(core.user, dtype=np.float64)
     if users is not None:
         beyond = beyond - users.astype(np.float64) @ user_weights[:, :-1]
-    return Fitted(
-        factors, _widened(beyond.mean(axis=0)), prior_precision(beyond, p.covariance), user_weights, item_weights
-    )
+    precision = prior_precision(beyond, p.covariance)
+    return Fitted(factors, _widened(beyond.mean(axis=0)), precision, user_weights, item_weights)
 
 
 def prior_precision(users: Floats, share: float) -> Floats:

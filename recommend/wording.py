@@ -310,6 +310,11 @@ def _and(names: Sequence[str]) -> str:
 
 
 def _inside(name: str) -> str:
-    """Write a name as it stands inside a sentence; one that begins with a proper name or an acronym stays."""
-    plain = name[1:2].islower() and is_english(name.split(maxsplit=1)[0].lower())
+    """Write a name as it stands inside a sentence; one that begins with a proper name or an acronym stays.
+
+    >>> _inside("A few items, like Heat"), _inside("IMAX films")
+    ('a few items, like Heat', 'IMAX films')
+    """
+    first = name.split(maxsplit=1)[0]
+    plain = first == "A" or (name[1:2].islower() and is_english(first.lower()))
     return name[0].lower() + name[1:] if plain else name

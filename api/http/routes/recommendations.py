@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from api.http.auth import UserReader
@@ -50,15 +50,7 @@ def _pairs(attributes: list[str]) -> dict[str, str]:
     return found
 
 
-@router.get(
-    "/users/{user_id}/recommendations",
-    summary="Recommend items",
-    responses=responses(404),
-)
-def recommendations(
-    user_id: UserId,
-    state: StateDep,
-    _caller: UserReader,
+def _request(
     k: K = 10,
     seen: Seen = False,
     categories: Categories = [],  # noqa: B006 - FastAPI copies it
@@ -69,32 +61,32 @@ def recommendations(
     ] = None,
     diversity: Diversity = 0.0,
     near: Near = None,
-) -> Recommendations:
+) -> Request:
+    """Say what list is meant: of an explanation, the one that the rank refers to."""
+    return Request(k, seen, tuple(categories), _pairs(attributes), tuple(exclude), claim, diversity, near)
+
+
+RequestDep = Annotated[Request, Depends(_request)]
+
+
+@router.get("/users/{user_id}/recommendations", summary="Recommend items", responses=responses(404))
+def recommendations(user_id: UserId, state: StateDep, _caller: UserReader, request: RequestDep) -> Recommendations:
     """The best items for a user by present events, claims and corrections.
 
     `basis` says what is known of the user; of one of whom nothing is known, it is popularity.
     """
-    request = Request(k, seen, tuple(categories), _pairs(attributes), tuple(exclude), claim, diversity, near)
     return state.recommender().recommend(user_id, request)
 
 
 @router.get(
-    "/users/{user_id}/explanations/{item_id}",
-    summary="Say why an item is recommended",
-    responses=responses(404),
+    "/users/{user_id}/explanations/{item_id}", summary="Say why an item is recommended", responses=responses(404)
 )
 def explanation(
     user_id: UserId,
     item_id: ItemId,
     state: StateDep,
     _caller: UserReader,
-    k: K = 10,
-    seen: Seen = False,
-    categories: Categories = [],  # noqa: B006
-    attributes: Attributes = [],  # noqa: B006
-    exclude: Exclude = [],  # noqa: B006
-    diversity: Diversity = 0.0,
-    near: Near = None,
+    request: RequestDep,
     shown: Annotated[int, Query(ge=1, le=100, description="Parts that are listed one by one.")] = 8,
     counterfactual: Annotated[
         bool, Query(description="Also what it would take for the item to drop out of the top k.")
@@ -104,7 +96,6 @@ def explanation(
     ] = False,
 ) -> Explanation:
     """The parts that an item's score is the sum of, its rank, and on request what would have to be otherwise."""
-    request = Request(k, seen, tuple(categories), _pairs(attributes), tuple(exclude), None, diversity, near)
     found = state.recommender().why(user_id, item_id, request, shown, counterfactuals=counterfactual)
     if not narrate:
         return found
