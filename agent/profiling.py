@@ -8,31 +8,23 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Protocol
 
 import orjson
 from sqlmodel import Session
 
 from agent import archive
-from agent.assembly import build_profile, cost
-from agent.contract import Language, Profile, Provenance, Writer
-from agent.corrections import Kept, keep
-from agent.drafting import Draft, Drafter
+from agent.contract import Language, Profile
 from agent.embedder import Embedder
 from agent.errors import ChatError, ProfileError
 from agent.evidence import EvidenceSettings
 from agent.loading import Catalogue, Loaded, index_claims, load_users
-from agent.template import say_trends, sum_up
-from agent.themes import UserLog
-from agent.verify import VERSION, Grounds, Vocabulary
-from agent.words import Worded
-from agent.writer import Account, LlmWriter, SummaryLine, SummaryTask, together
+from agent.unit import Clock, ModelInfo, Unit
+from agent.verify import VERSION, Vocabulary
+from agent.writer import Account, LlmWriter
 from store import corrections, profiles
 from store.corrections import InForce
 from store.database import Database
 from store.errors import ConflictError, StoreError
-from store.logs import Log
 from store.tables import LlmCallRow
 
 CODE = "5"
@@ -40,20 +32,6 @@ CODE = "5"
 
 _CHUNK = 64
 _ROUNDS = 3
-
-
-class Clock(Protocol):
-    """Tells the time, in UTC."""
-
-    def __call__(self) -> datetime: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """Which weights write: the model's name and, if known, the hash of its weights."""
-
-    name: str
-    weights_hash: str | None = None
 
 
 @dataclass
@@ -123,15 +101,19 @@ class Profiler:
 
     def __post_init__(self) -> None:
         self._vocabulary = Vocabulary.of(self.catalogue.base_rates)
-        self._drafter = Drafter(self.evidence, self._vocabulary, self.language)
 
     @property
-    def _writer(self) -> Writer:
-        return "template" if self.llm is None else "llm"
-
-    @property
-    def _sampling(self) -> dict[str, float]:
-        return {"temperature": 0.0, **self.llm[0].settings.model_dump()} if self.llm else {}
+    def _unit(self) -> Unit:
+        return Unit(
+            self.embedder,
+            self.catalogue,
+            self._vocabulary,
+            self.evidence,
+            self.language,
+            self.clock,
+            self.llm,
+            self.max_fallback,
+        )
 
     async def write(self, user_ids: Sequence[str], progress: Callable[[int], None] | None = None) -> Report:
         """Write the profiles of these users; calls `progress` with 1 for each user that is done.
@@ -177,7 +159,7 @@ class Profiler:
         user_id = loaded.logs[n][0].user.user_id
         account = Account()
         with self.database.session() as session:
-            attempt = profiles.start_attempt(session, user_id, self._writer, self.clock())
+            attempt = profiles.start_attempt(session, user_id, self._unit.writer, self.clock())
         if attempt is None:
             report.failed[user_id] = "The user is gone, or has withdrawn consent."
             return
@@ -195,12 +177,11 @@ class Profiler:
         self, loaded: Loaded, n: int, in_force: InForce, attempt: int, account: Account
     ) -> Profile:
         """Write a profile and store it; again, if the user makes a correction meanwhile."""
-        log, user_log = loaded.logs[n]
-        user_id = log.user.user_id
-        draft = self._draft(log, user_log, loaded)
+        unit, user_id = self._unit, loaded.logs[n][0].user.user_id
+        draft = unit.draft(loaded, n)
         for _ in range(_ROUNDS):
             key = self._key(loaded, n, in_force.revision)
-            profile = await self._profile(draft, in_force, key, account)
+            profile = await unit.profile(draft, in_force, key, account)
             try:
                 version = self._store(profile, attempt, account)
             except ConflictError:
@@ -213,137 +194,6 @@ class Profiler:
                 return profile.model_copy(update={"version": version})
         raise ProfileError(
             f"User {user_id} has made corrections {_ROUNDS} times while the profile was being written. Write it anew."
-        )
-
-    def _draft(self, log: Log, user_log: UserLog, loaded: Loaded) -> Draft:
-        if not log.events:
-            raise ProfileError(f"User {log.user.user_id} has no events: there is nothing to write a profile from.")
-        return self._drafter.draft(user_log, loaded.items, log.user.tz)
-
-    async def _profile(self, draft: Draft, in_force: InForce, key: str, account: Account) -> Profile:
-        started = time.perf_counter()
-        kept = keep(in_force, draft, self.embedder.embed)
-        if self.llm is None:
-            words = kept.named([task.fallback for task in kept.tasks])
-            lines = self._template_summary(kept.draft, words)
-        else:
-            answers, summary = await self._written(self.llm[0], kept, account)
-            if (fewer := kept.rejected_again(answers)) is not None:
-                return await self._profile(fewer, in_force, key, account)
-            words = kept.named(answers)
-            lines = self._summary(self.llm[0], kept, words, summary)
-        lines += self._trends(kept.draft, words)
-        tokens_in, tokens_out, _ = cost(account.calls)
-        model = self.llm[1] if self.llm else None
-        provenance = Provenance(
-            key=key,
-            writer=self._writer,
-            model=model.name if model else None,
-            weights_hash=model.weights_hash if model else None,
-            prompts=self.llm[0].prompts if self.llm else {},
-            sampling=self._sampling,
-            embedder=self.embedder.name,
-            evidence_settings=self.evidence.model_dump(mode="json"),
-            corrections_revision=in_force.revision,
-            tokens_in=tokens_in,
-            tokens_out=tokens_out,
-            seconds=round(time.perf_counter() - started, 3),
-            created_at=self.clock(),
-        )
-        return build_profile(kept.draft, words, lines, provenance, kept.own)
-
-    async def _written(
-        self, writer: LlmWriter, kept: Kept, account: Account
-    ) -> tuple[list[Worded], list[SummaryLine] | None]:
-        """Word claims and summary side by side: the summary is made of the claims' traits, so neither waits.
-
-        Returns:
-            The words of the claims that the user has not fixed, and the summary; None where the model's does not hold.
-        """
-        summed = self._summary_task(kept)
-        words: list[Worded] = []
-        summary: list[SummaryLine] | None = []
-
-        async def claims() -> None:
-            words.extend(await writer.claims(kept.tasks, account))
-
-        async def sum_up_claims() -> None:
-            nonlocal summary
-            summary = await writer.summary(summed, account)
-
-        await together([claims(), sum_up_claims()] if summed.order else [claims()])
-        self._refuse_if_mostly_fallback(words, account)
-        return words, summary
-
-    def _summary(
-        self, writer: LlmWriter, kept: Kept, words: Sequence[Worded], summary: list[SummaryLine] | None
-    ) -> list[SummaryLine]:
-        """Complete the model's summary by code: it is not told of words of the user's own."""
-        if summary is None:
-            return self._template_summary(kept.draft, words, tries=writer.settings.max_repairs + 1)
-        return summary + (self._template_summary(kept.draft, words, kept.reworded) if kept.reworded else [])
-
-    def _refuse_if_mostly_fallback(self, words: Sequence[Worded], account: Account) -> None:
-        asked = [w for w in words if w.tries]  # what has no trait goes to the template without a question
-        refused = sum(w.wording == "template" for w in asked)
-        if refused > self.max_fallback * len(asked):
-            details = [c.detail for c in account.calls if c.detail]
-            raise ProfileError(
-                f"the model's wording was refused for {refused} of {len(asked)} claims; the last reason was: "
-                f"{details[-1] if details else 'unknown'}"
-            )
-
-    @staticmethod
-    def _order(draft: Draft) -> tuple[list[int], list[int]]:
-        """Return the places of the likes and of the dislikes that a summary can name."""
-        named = [n for n, c in enumerate(draft.claims) if c.task.says_something]
-        liked = [n for n in named if draft.claims[n].kind == "interest"]
-        return liked, [n for n in named if draft.claims[n].kind == "dislike"]
-
-    def _template_summary(
-        self, draft: Draft, words: Sequence[Worded], only: frozenset[int] | None = None, tries: int = 0
-    ) -> list[SummaryLine]:
-        """Sum up the claims by their names, or only those in these places."""
-        liked, disliked = ([n for n in places if only is None or n in only] for places in self._order(draft))
-        order = [*liked, *disliked]
-        sentences = sum_up([words[n].name for n in liked], [words[n].name for n in disliked], self.language)
-        return [
-            SummaryLine(text, tuple(order[n] for n in claims), by_model=False, tries=tries)
-            for text, claims in sentences
-        ]
-
-    def _trends(self, draft: Draft, words: Sequence[Worded]) -> list[SummaryLine]:
-        """Say what has grown and what has faded; code does, since models make up times."""
-        liked, _ = self._order(draft)
-        more = [n for n in liked if draft.claims[n].theme.trend in {"rising", "new"}][:2]
-        less = [n for n in liked if draft.claims[n].theme.trend == "fading"][:2]
-        text = say_trends([words[n].name for n in more], [words[n].name for n in less], self.language)
-        return [SummaryLine(text, (*more, *less), by_model=False, tries=0)] if text else []
-
-    def _summary_task(self, kept: Kept) -> SummaryTask:
-        draft = kept.draft
-        words = [claim.task.fallback for claim in draft.claims]
-        liked, disliked = ([n for n in places if n not in kept.reworded] for places in self._order(draft))
-        order = [*liked[:4], *disliked[:2]]
-        lines = [f'[{place}] "{words[n].name}"' for place, n in enumerate(order, 1)]
-        if liked:
-            lines[0] += " (strongest)"
-        likes, dislikes = lines[: len(liked[:4])], lines[len(liked[:4]) :]
-        return SummaryTask(
-            variables={"likes": "\n".join(likes) or "none", "dislikes": "\n".join(dislikes) or "none"},
-            texts=tuple(f"{words[n].name}. {words[n].statement.split('[')[0]}" for n in order),
-            liked=tuple(draft.claims[n].kind == "interest" for n in order),
-            order=tuple(order),
-            grounds=Grounds(
-                polarity="positive",
-                items=(),
-                counter_events=0,
-                shown=0,
-                base_rates=self.catalogue.base_rates,
-                vocabulary=self._vocabulary,
-                language=self.language,
-                user_id=draft.log.user_id,
-            ),
         )
 
     def _store(self, profile: Profile, attempt: int, account: Account) -> int:
@@ -387,9 +237,9 @@ class Profiler:
             "evidence": self.evidence.model_dump(mode="json"),
             "embedder": self.embedder.name,
             "language": self.language,
-            "writer": self._writer,
+            "writer": self._unit.writer,
             "model": [llm[1].name, llm[1].weights_hash] if llm else None,
             "prompts": llm[0].prompts if llm else None,
-            "sampling": self._sampling,
+            "sampling": self._unit.sampling,
         }
         return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()

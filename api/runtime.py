@@ -9,8 +9,9 @@ from agent.chat import OpenAIChat
 from agent.embedder import SentenceEmbedder
 from agent.loading import prepare_catalogue
 from agent.models import Resolved, pull, resolve
-from agent.profiling import ModelInfo, Profiler
+from agent.profiling import Profiler
 from agent.serving import ServeSettings, serve
+from agent.unit import ModelInfo
 from agent.verify import Repetition
 from agent.writer import LlmWriter
 from api.console import err, progress_bar

@@ -25,7 +25,8 @@ from agent.chat import OpenAIChat
 from agent.contract import Writer
 from agent.errors import AgentError
 from agent.loading import index_claims, prepare_catalogue
-from agent.profiling import Clock, ModelInfo, Profiler, Report
+from agent.profiling import Profiler, Report
+from agent.unit import Clock, ModelInfo
 from agent.verify import Repetition
 from agent.writer import LlmWriter
 from api import runtime, training

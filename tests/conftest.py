@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
@@ -43,7 +44,9 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     home: Path = tmp_path_factory.mktemp("postgres")
     # A database is made for each test: to wait for the disk would take most of the time. `test_postgres` has it on.
-    with patch.dict(postgres._SETTINGS, fsync="off", full_page_writes="off"), embedded(home) as server:
+    with ExitStack() as stack:
+        with patch.dict(postgres._SETTINGS, fsync="off", full_page_writes="off"):
+            server = stack.enter_context(embedded(home))
         yield server.url
 
 

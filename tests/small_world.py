@@ -16,7 +16,8 @@ from agent.chat import OpenAIChat
 from agent.embedder import Vectors
 from agent.evidence import EvidenceSettings
 from agent.loading import prepare_catalogue
-from agent.profiling import ModelInfo, Profiler, Report
+from agent.profiling import Profiler, Report
+from agent.unit import ModelInfo
 from agent.verify import Repetition
 from agent.writer import LlmWriter, WriterSettings
 from store.database import Database

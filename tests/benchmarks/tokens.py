@@ -18,7 +18,8 @@ from transformers import AutoTokenizer
 
 from agent.chat import OpenAIChat
 from agent.models import resolve
-from agent.profiling import ModelInfo, Profiler, Report
+from agent.profiling import Profiler, Report
+from agent.unit import ModelInfo
 from agent.verify import Repetition
 from agent.writer import LlmWriter, WriterSettings
 from api.runtime import profiler

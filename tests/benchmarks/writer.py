@@ -25,8 +25,9 @@ from pydantic import BaseModel
 from agent.chat import Answer, ChatModel, Message, OpenAIChat
 from agent.errors import ChatError, Usage
 from agent.models import Resolved, resolve
-from agent.profiling import ModelInfo, Profiler, Report
+from agent.profiling import Profiler, Report
 from agent.serving import ServeSettings, installed_build, serve, usable_cores, vllm_argv, vllm_env
+from agent.unit import ModelInfo
 from agent.verify import Repetition
 from agent.words import SummaryWords
 from agent.writer import LlmWriter

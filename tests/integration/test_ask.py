@@ -372,7 +372,11 @@ def test_a_model_without_tools_words_what_the_rule_has_found(ask: Ask, scripted:
     assert (lie.by, lie.sources[0].id) == ("rule", "ann-0100")
 
 
-@pytest.mark.parametrize("script", [down, status(503), status(401), slow(3.0, say("Hm.")), cut_off], ids=str)
+@pytest.mark.parametrize(
+    "script",
+    [down, status(503), status(401), slow(3.0, say("Hm.")), cut_off],
+    ids=["down", "503", "401", "slow", "cut off"],
+)
 def test_a_model_that_is_away_leaves_the_rule(ask: Ask, script: Script) -> None:
     found = ask("what did I buy on Saturday?", script, limit_s=1.0)
     assert (found.by, len(found.sources)) == ("rule", 3)

@@ -16,8 +16,9 @@ from agent.embedder import SentenceEmbedder
 from agent.evidence import EvidenceSettings
 from agent.loading import prepare_catalogue
 from agent.models import pull
-from agent.profiling import ModelInfo, Profiler, Report
+from agent.profiling import Profiler, Report
 from agent.serving import serve
+from agent.unit import ModelInfo
 from agent.verify import Repetition
 from agent.writer import LlmWriter
 from store import profiles

@@ -286,7 +286,7 @@ def test_a_run_whose_process_died_is_marked_by_the_next(run, rows, database):
         (b"", "log.csv", "empty"),
         (b"", "log.jsonl", "empty"),
         (b"", "log.parquet", "empty"),
-        (gzip.compress(b""), "log.csv.gz", "empty"),
+        (gzip.compress(b"", mtime=0), "log.csv.gz", "empty"),
         (b"user_id,ts\nu,1\n", "log.csv", "nothing fills the field 'type'"),
         (gzip.compress(THREE.encode())[:-12], "log.csv.gz", "cut off"),
         (b"PAR1" + bytes(100), "log.parquet", "not a whole Parquet file"),

@@ -244,7 +244,7 @@ def test_what_was_seen_is_explained_and_not_recommended(shared: Recommender) -> 
         (("tents; drop table items",), {}, set()),
         ((), {"no such": "x"}, set()),
     ],
-    ids=str,
+    ids=["one category", "two", "an attribute", "both", "nothing has both", "no such category", "no such attribute"],
 )
 def test_filters(
     shared: Recommender, categories: tuple[str, ...], attributes: dict[str, str], expected: set[str]
