@@ -20,6 +20,7 @@ from tests.scripted_llm import ScriptedLLM
 TEMPLATE = f"limner_test_template_{os.getpid()}"
 _numbers = itertools.count(1)
 
+os.environ |= {"COLUMNS": "300", "NO_COLOR": "1"}  # what commands print is compared as lines
 hypothesis_settings.register_profile("limner", deadline=None)  # a busy machine is no fault
 hypothesis_settings.load_profile("limner")
 
