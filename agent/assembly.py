@@ -27,7 +27,8 @@ def build_claim(claim: DraftClaim, words: Worded, draft: Draft) -> Claim:
     """Put a claim's numbers, evidence and words together."""
     theme, weights = claim.theme, draft.themes.weights
     fixed = words.correction_id is not None
-    statement = words.statement if fixed else render(words.statement, claim.titles, claim.task.grounds.language)
+    shown = render(words.statement, claim.titles, claim.task.grounds.language)
+    statement = words.statement if fixed or words.rendered else shown
     fields = {
         "claim_id": claim.claim_id,
         "kind": claim.kind,

@@ -5,20 +5,24 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import httpx
 import openai
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from agent.errors import ChatError, Usage
+from agent.slots import INTERACTIVE, Slots
 
 Message = tuple[Literal["system", "user", "assistant"], str]
 Answer = TypeVar("Answer", bound=BaseModel)
 
-_RETRIED = frozenset({"unreachable", "timeout"})
+OUT_OF_REACH = frozenset({"unreachable", "timeout"})
+"""Outcomes that another try, or another server, may better."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,45 @@ class ChatModel(Protocol):
         ...
 
 
+class PrioritizedChat(ChatModel, Protocol):
+    """A chat model whose calls may overtake each other."""
+
+    async def ask(
+        self, messages: Sequence[Message], schema: type[Answer], max_tokens: int, *, priority: int = INTERACTIVE
+    ) -> tuple[Answer, Usage]:
+        """Ask as `ChatModel.ask` does; of the calls that wait, that with the lowest priority number is next."""
+        ...
+
+
+class ChatClient(PrioritizedChat, Protocol):
+    """A chat model behind one or many servers, which LangChain's agents can use as well."""
+
+    def client(self, max_tokens: int) -> ChatOpenAI:
+        """Return LangChain's client for what `ask` does not do, such as tools; it ends with `aclose`."""
+        ...
+
+
+class _Client(ChatOpenAI):
+    """LangChain's client, for which messages go round openai's request types.
+
+    openai's client holds each message against each type that a message may have, which takes longer than all else.
+    """
+
+    def _get_request_payload(
+        self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        payload = super()._get_request_payload(input_, stop=stop, **kwargs)
+        extra = {**(payload.get("extra_body") or {}), "messages": payload["messages"]}
+        return {**payload, "messages": [], "extra_body": extra}
+
+
 class _Connection(NamedTuple):
     """A client with its sockets and its bound on calls, all of one event loop."""
 
     loop: asyncio.AbstractEventLoop
     http: httpx.AsyncClient
     client: ChatOpenAI
-    slots: asyncio.Semaphore
+    slots: Slots
 
 
 class OpenAIChat:
@@ -81,6 +117,7 @@ class OpenAIChat:
         timeout_s: For one call.
         concurrency: Calls under way at once.
         attempts: Tries when the server cannot be reached or is too slow; waits double from 0.5 s, with jitter.
+        priorities: Whether the server takes a priority, as vLLM does with `--scheduling-policy priority`.
     """
 
     def __init__(
@@ -94,21 +131,25 @@ class OpenAIChat:
         attempts: int = 3,
         pause_s: float = 0.5,
         jitter: Callable[[], float] = random.random,
+        priorities: bool = False,
     ) -> None:
         self.name = model
         self._base_url, self._api_key, self._timeout_s = base_url, SecretStr(api_key), timeout_s
         self._concurrency = concurrency
         self._open: _Connection | None = None
         self._attempts, self._pause_s, self._jitter = attempts, pause_s, jitter
+        self._priorities = priorities
 
-    async def ask(self, messages: Sequence[Message], schema: type[Answer], max_tokens: int) -> tuple[Answer, Usage]:
+    async def ask(
+        self, messages: Sequence[Message], schema: type[Answer], max_tokens: int, *, priority: int = INTERACTIVE
+    ) -> tuple[Answer, Usage]:
         """Ask once, and again after a pause where the server was out of reach."""
         for attempt in range(self._attempts):
             try:
-                async with self._connection().slots:
-                    return await self._once(messages, schema, max_tokens)
+                async with self._connection().slots.taken(priority):
+                    return await self._once(messages, schema, max_tokens, priority)
             except ChatError as error:
-                if error.outcome not in _RETRIED or attempt + 1 == self._attempts:
+                if error.outcome not in OUT_OF_REACH or attempt + 1 == self._attempts:
                     raise
             await asyncio.sleep(self._pause_s * 2**attempt * (1 + self._jitter()))
         raise AssertionError("unreachable: the loop returns or raises")
@@ -118,7 +159,7 @@ class OpenAIChat:
         loop = asyncio.get_running_loop()
         if self._open is None or self._open.loop is not loop:
             http = httpx.AsyncClient(timeout=self._timeout_s)
-            client = ChatOpenAI(
+            client = _Client(
                 base_url=self._base_url,
                 api_key=self._api_key,
                 model=self.name,
@@ -127,7 +168,7 @@ class OpenAIChat:
                 max_retries=0,
                 http_async_client=http,
             )
-            self._open = _Connection(loop, http, client, asyncio.Semaphore(self._concurrency))
+            self._open = _Connection(loop, http, client, Slots(self._concurrency))
         return self._open
 
     def client(self, max_tokens: int) -> ChatOpenAI:
@@ -140,24 +181,15 @@ class OpenAIChat:
             await self._open.http.aclose()
             self._open = None
 
-    async def _once(self, messages: Sequence[Message], schema: type[Answer], max_tokens: int) -> tuple[Answer, Usage]:
-        # The schema goes as a dict: given as a class, the client would parse, and drop tokens and text on an error.
-        bound = self._connection().client.with_structured_output(
-            schema.model_json_schema(), method="json_schema", include_raw=True, max_tokens=max_tokens
-        )
+    async def _once(
+        self, messages: Sequence[Message], schema: type[Answer], max_tokens: int, priority: int
+    ) -> tuple[Answer, Usage]:
+        extra: dict[str, Any] = {"response_format": _response_format(schema)}
+        if self._priorities and priority != INTERACTIVE:
+            extra["priority"] = priority
         started = time.perf_counter()
         try:
-            result: Any = await bound.ainvoke(list(messages))
-        except openai.LengthFinishReasonError as error:
-            usage = error.completion.usage
-            raw = error.completion.choices[0].message.content or ""
-            counted = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-            raise ChatError(
-                "cut_off",
-                f"the answer was cut off after {max_tokens} tokens",
-                raw,
-                Usage(*counted, _since(started)),
-            ) from error
+            reply = await self._connection().client.ainvoke(list(messages), max_tokens=max_tokens, extra_body=extra)
         except openai.APITimeoutError as error:
             raise ChatError(
                 "timeout", "the model did not answer in time", usage=Usage(0, 0, _since(started))
@@ -178,20 +210,41 @@ class OpenAIChat:
             # Anything else that the client makes of a broken reply.
             message = f"the model's server sent what is no chat completion: {error}"
             raise ChatError("malformed", message, usage=Usage(0, 0, _since(started))) from error
-        raw_message: AIMessage = result["raw"]
-        return _parse(raw_message, schema, _since(started))
+        return _parse(reply, schema, max_tokens, _since(started))
+
+
+@cache
+def _response_format(schema: type[BaseModel]) -> dict[str, Any]:
+    # It goes as it is: `with_structured_output` would parse the answer, and drop tokens and text on an error.
+    return {"type": "json_schema", "json_schema": {"name": schema.__name__, "schema": schema.model_json_schema()}}
 
 
 def _since(started: float) -> float:
     return time.perf_counter() - started
 
 
-def _parse(message: AIMessage, schema: type[Answer], seconds: float) -> tuple[Answer, Usage]:
+def _parse(message: AIMessage, schema: type[Answer], max_tokens: int, seconds: float) -> tuple[Answer, Usage]:
     metadata = message.usage_metadata
     usage = Usage(metadata["input_tokens"], metadata["output_tokens"], seconds) if metadata else Usage(0, 0, seconds)
-    text = message.text if isinstance(message.text, str) else str(message.content)
+    text = str(message.text)
+    if message.response_metadata.get("finish_reason") == "length":
+        raise cut_off(max_tokens, text, usage)
+    return parsed(text, schema, usage), usage
+
+
+def cut_off(max_tokens: int, text: str, usage: Usage) -> ChatError:
+    """Return the error of an answer that did not end."""
+    return ChatError("cut_off", f"the answer was cut off after {max_tokens} tokens", text, usage)
+
+
+def parsed(text: str, schema: type[Answer], usage: Usage) -> Answer:
+    """Read an answer.
+
+    Raises:
+        ChatError: It does not fit the schema.
+    """
     try:
-        return schema.model_validate_json(text), usage
+        return schema.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the answer"

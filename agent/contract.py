@@ -126,6 +126,32 @@ class LogSpan(Part):
     revision: int
 
 
+class Clustering(Part):
+    """When the themes were last formed anew: after how many events, and which share of the likes each one had.
+
+    Attributes:
+        shares: By claim id; what is left of 1 lay outside of all themes.
+    """
+
+    events: int
+    shares: dict[str, Share]
+
+
+class Continuation(Part):
+    """How a version went on from the one before it.
+
+    Attributes:
+        version: The version before.
+        clustered: Why themes were formed anew; None if they were kept.
+        reworded: Why claims that were there before have new words, by claim id: their most telling `attributes` have
+            changed, the old `words` do not hold any more, or the `writer` is another.
+    """
+
+    version: int
+    clustered: str | None = None
+    reworded: dict[str, Literal["attributes", "words", "writer"]] = Field(default_factory=dict)
+
+
 class Provenance(Part):
     """Who wrote the words, with what, and what it cost.
 
@@ -133,6 +159,9 @@ class Provenance(Part):
         key: SHA-256 of everything that the profile depends on; the same key means the same profile.
         evidence_settings: The settings that the numbers were computed with, for computing them again.
         corrections_revision: That of the user's corrections which the profile follows.
+        clustering: When the themes were last formed anew.
+        continues: How it went on from the version before; None for the first.
+        put_back: Whether the run that wrote it was stopped for its quality, and the version before made active again.
     """
 
     key: str
@@ -145,6 +174,9 @@ class Provenance(Part):
     embedder: str
     evidence_settings: dict[str, Any]
     corrections_revision: int = 0
+    clustering: Clustering | None = None
+    continues: Continuation | None = None
+    put_back: bool = False
     tokens_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0

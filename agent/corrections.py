@@ -4,7 +4,7 @@ Pure functions of the corrections in force and of a draft: one that is undone le
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -97,17 +97,24 @@ class Kept:
         own: Claims that stand beside the draft: pinned or rewritten ones that no theme stands for any more, and added
             ones.
         rejects: The rejections in force.
+        carried: The words that other claims of the draft have had before and keep, by place (`agent.unit`).
     """
 
     draft: Draft
     fixed: dict[int, Worded]
     own: tuple[Claim, ...]
     rejects: tuple[CorrectionRow, ...]
+    carried: dict[int, Worded] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> dict[int, Worded]:
+        """All words that there are already, by place."""
+        return self.carried | self.fixed
 
     @property
     def tasks(self) -> list[ClaimTask]:
         """What is left to be worded, in order."""
-        return [claim.task for n, claim in enumerate(self.draft.claims) if n not in self.fixed]
+        return [claim.task for n, claim in enumerate(self.draft.claims) if n not in self.settled]
 
     @property
     def reworded(self) -> frozenset[int]:
@@ -120,13 +127,13 @@ class Kept:
         Args:
             answers: In the order of `tasks`.
         """
-        claims, left = self.draft.claims, iter(answers)
+        claims, left, settled = self.draft.claims, iter(answers), self.settled
         taken = {(claim.kind, claim.name.casefold()) for claim in self.own}
-        taken |= {(claims[n].kind, words.name.casefold()) for n, words in self.fixed.items()}
+        taken |= {(claims[n].kind, words.name.casefold()) for n, words in settled.items()}
         done = []
         for n, claim in enumerate(claims):
-            words = self.fixed[n] if n in self.fixed else next(left)
-            if n not in self.fixed and (claim.kind, words.name.casefold()) in taken:
+            words = settled[n] if n in settled else next(left)
+            if n not in settled and (claim.kind, words.name.casefold()) in taken:
                 words = replace(words, name=named_after(words.name, claim.titles, self.draft.language))
             done.append(words)
         return done
@@ -138,7 +145,7 @@ class Kept:
             answers: In the order of `tasks`.
         """
         claims, left = self.draft.claims, iter(answers)
-        names = {n: next(left).name for n in range(len(claims)) if n not in self.fixed}
+        names = {n: next(left).name for n in range(len(claims)) if n not in self.settled}
         kept = tuple(
             claim
             for n, claim in enumerate(claims)

@@ -9,21 +9,40 @@ _NUMBER = 0.005
 _CORRECTED = 2.0
 
 
+_REWORDED = {
+    "attributes": "other attributes tell its events apart now",
+    "words": "its words do not hold of the new evidence",
+    "writer": "it was asked for, or something else writes now",
+}
+
+
 class Change(NamedTuple):
-    """A claim before and after; None where it was not there, and what differs."""
+    """A claim before and after; None where it was not there.
+
+    Attributes:
+        what: `new`, `gone`, or what differs.
+        why: Why its words are others, or why it came or went; None where nobody has noted it.
+    """
 
     before: Claim | None
     after: Claim | None
     what: tuple[str, ...]
+    why: str | None = None
 
 
 def weighted_jaccard(a: Claim, b: Claim) -> float:
     """Return sum of min over sum of max of the weights of cited events, 1 for the same evidence.
 
-    A claim is compared by its evidence, not by its words: wording may change while the claim stays.
+    A claim is compared by its evidence, not by its words: wording may change while the claim stays. Weights decay from
+    version to version; they are scaled so that the events cited by both weigh the same in all.
     """
     left = {e.event_id: abs(e.weight) for e in a.evidence}
     right = {e.event_id: abs(e.weight) for e in b.evidence}
+    both = left.keys() & right.keys()
+    if not both:
+        return 0.0
+    scale = sum(left[k] for k in both) / (sum(right[k] for k in both) or 1.0)
+    right = {k: weight * scale for k, weight in right.items()}
     keys = left.keys() | right.keys()
     top = sum(max(left.get(k, 0.0), right.get(k, 0.0)) for k in keys)
     return sum(min(left.get(k, 0.0), right.get(k, 0.0)) for k in keys) / top if top else 0.0
@@ -46,15 +65,19 @@ def diff(before: Profile, after: Profile) -> list[Change]:
         if score >= SAME and a.claim_id not in used and b.claim_id not in taken:
             taken[b.claim_id] = (a, score)
             used.add(a.claim_id)
+    noted = after.provenance.continues
+    noted = noted if noted is not None and noted.version == before.version else None
+    anew = f"themes were formed anew: {noted.clustered}" if noted and noted.clustered else None
     changes = []
     for b in after.claims:
         old = taken.get(b.claim_id)
         if old is None:
-            changes.append(Change(None, b, ("new",)))
+            changes.append(Change(None, b, ("new",), anew if b.kind != "intent" else None))
         elif what := _differences(old[0], b):
-            changes.append(Change(old[0], b, what))
-    changes += [Change(a, None, ("gone",)) for a in before.claims if a.claim_id not in used]
-    return changes
+            reason = noted.reworded.get(b.claim_id) if noted and "wording" in what else None
+            changes.append(Change(old[0], b, what, _REWORDED[reason] if reason else None))
+    gone = [a for a in before.claims if a.claim_id not in used]
+    return changes + [Change(a, None, ("gone",), anew if a.kind != "intent" else None) for a in gone]
 
 
 def _differences(a: Claim, b: Claim) -> tuple[str, ...]:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent.catalogue import ItemSet, Telling
-from agent.contract import Habit, Kind, Language, Stage, Tag
+from agent.continuing import Before, group, number
+from agent.contract import Clustering, Habit, Kind, Language, Stage, Tag
 from agent.evidence import EvidenceSettings
 from agent.habits import find_habits, find_tags
 from agent.intents import find_intents
 from agent.template import word_goal, word_theme
-from agent.themes import Theme, Themes, UserLog, find_themes, informative, is_informative
+from agent.themes import Theme, Themes, UserLog, informative, is_informative
 from agent.verify import Grounds, Vocabulary
 from agent.words import HALF, Worded, cite, example_line, named_after, theme_lines, title_of, traits
 from agent.writer import ClaimTask
@@ -35,7 +36,12 @@ class DraftClaim:
 
 @dataclass(frozen=True)
 class Draft:
-    """A profile before the writer."""
+    """A profile before the writer.
+
+    Attributes:
+        clustering: When its themes were formed.
+        anew: Why they were formed anew, though there were some before.
+    """
 
     log: UserLog
     language: Language
@@ -43,6 +49,8 @@ class Draft:
     claims: tuple[DraftClaim, ...]
     habits: tuple[Habit, ...]
     tags: tuple[Tag, ...]
+    clustering: Clustering
+    anew: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,29 +67,42 @@ class Drafter:
     vocabulary: Vocabulary
     language: Language
 
-    def draft(self, log: UserLog, items: ItemSet, tz: str | None = None, as_of: float | None = None) -> Draft:
-        """Find the themes, intents, habits and tags of one user."""
-        themes = find_themes(log, items, self.settings, as_of)
+    def draft(
+        self,
+        log: UserLog,
+        items: ItemSet,
+        tz: str | None = None,
+        as_of: float | None = None,
+        before: Before | None = None,
+    ) -> Draft:
+        """Find the themes, intents, habits and tags of one user, going on from the profile before, if there is one."""
+        grouped = group(log, items, self.settings, as_of, before)
+        themes = grouped.themes
         liked = {t.attribute for theme in themes.interests for t in informative(theme.telling)}
         claims = [
-            self._claim(f"i{n}", "interest", theme, theme.telling, log, items)
-            for n, theme in enumerate(themes.interests, 1)
+            self._claim(claim_id, "interest", theme, theme.telling, log, items)
+            for claim_id, theme in zip(grouped.interest_ids, themes.interests, strict=True)
         ]
+        needs = find_intents(log, items, themes.weights, self.settings)
+        known = before.known if before else []
+        need_ids = number([need.theme for need in needs], "intent", log, themes.weights, known)
         claims += [
-            self._intent(f"n{n}", need.theme, need.stage, log, items)
-            for n, need in enumerate(find_intents(log, items, themes.weights, self.settings), 1)
+            self._intent(claim_id, need.theme, need.stage, log, items)
+            for claim_id, need in zip(need_ids, needs, strict=True)
         ]
-        for n, theme in enumerate(themes.dislikes, 1):
+        for claim_id, theme in zip(grouped.dislike_ids, themes.dislikes, strict=True):
             # What is liked elsewhere, or what few of its items have, cannot be what sets a dislike apart.
             own = tuple(t for t in theme.telling if t.attribute not in liked)
             common = any(is_informative(t) and t.share >= HALF for t in own)
             telling = own if common else ()
-            claims.append(self._claim(f"d{n}", "dislike", theme, telling, log, items))
+            claims.append(self._claim(claim_id, "dislike", theme, telling, log, items))
         attributes = [items.attributes[key] if key is not None else () for key in log.items]
         positive = [a for a, w in zip(attributes, themes.weights.decayed, strict=True) if w > 0]
         categories = [[a.value for a in event if a.field == "category"] for event in attributes]
         habits = find_habits(log, categories, tz, self.settings.session_gap_minutes, self.language)
-        return Draft(log, self.language, themes, self._distinct(claims), habits, find_tags(positive, items.base_rates))
+        tags = find_tags(positive, items.base_rates)
+        distinct = self._distinct(claims)
+        return Draft(log, self.language, themes, distinct, habits, tags, grouped.clustering, grouped.anew)
 
     def _claim(
         self,

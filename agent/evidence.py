@@ -136,6 +136,13 @@ def raw_weight(kind: EventType, value: float | None, settings: EvidenceSettings)
     return kind.weight
 
 
+def total_weight(types: Sequence[str], values: Sequence[float | None], settings: EvidenceSettings) -> float:
+    """Return the sum of `|s(type) * v(value)|`, before scaling and decay: it only grows with the log."""
+    silent = EventType(weight=0.0)
+    pairs = zip(types, values, strict=True)
+    return sum(abs(raw_weight(settings.types.get(kind, silent), value, settings)) for kind, value in pairs)
+
+
 def weigh(
     types: Sequence[str],
     values: Sequence[float | None],

@@ -5,12 +5,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 
+from agent import archive
 from agent.catalogue import BaseRates, ItemSet, Vectors, attributes_of, item_text, item_vectors
+from agent.continuing import Before, Known
 from agent.embedder import Embedder
 from agent.themes import UserLog
-from store import logs, profiles
+from store import corrections, logs, profiles, revisions
 from store.database import Database
+from store.errors import NotFoundError
 from store.logs import Log, StoredVector
 from store.records import Event, Item
 
@@ -62,9 +66,11 @@ def prepare_catalogue(database: Database, embedder: Embedder, progress: Progress
             item_id: StoredVector(text_hash(text), vector)
             for (item_id, text), vector in zip(batch, vectors, strict=True)
         }
+        done += len(batch)
         with database.session() as session:
             logs.write_vectors(session, "item", embedder.name, stored)
-        done += len(batch)
+            if done == len(missing):  # once, and not for each batch: recommenders are made anew
+                revisions.rise(session, "item vectors")
         if progress:
             progress(done, len(missing))
     mean = logs.mean_vector(database, "item", embedder.name)
@@ -157,3 +163,25 @@ def user_log(log: Log, items: ItemSet) -> UserLog:
         offsets=[e.ts_offset for e in events],
         revision=log.revision,
     )
+
+
+def load_before(database: Database, user_id: str, *, afresh: bool = False) -> Before | None:
+    """Read what a user's next profile goes on from.
+
+    Args:
+        database: To read from.
+        user_id: Of the user.
+        afresh: Whether only the ids are to be kept.
+
+    Returns:
+        None if there is no profile, or none that holds together any more, since events that it cites were deleted.
+    """
+    try:
+        with database.session() as session:
+            stored = profiles.load(session, user_id)
+            rejections = corrections.rejections(session, user_id)
+        profile = archive.from_rows(stored)
+    except (NotFoundError, ValidationError):
+        return None
+    rejected = [Known(row.claim_id, row.kind, frozenset(row.evidence)) for row in rejections if row.claim_id]
+    return Before(profile, tuple(known for known in rejected if known.events), afresh)

@@ -4,34 +4,55 @@ What a user has corrected stays corrected: see `agent.corrections`.
 """
 
 import asyncio
-import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import orjson
 from sqlmodel import Session
 
 from agent import archive
+from agent.continuing import Before
 from agent.contract import Language, Profile
+from agent.drafting import Draft
 from agent.embedder import Embedder
 from agent.errors import ChatError, ProfileError
-from agent.evidence import EvidenceSettings
-from agent.loading import Catalogue, Loaded, index_claims, load_users
+from agent.evidence import EvidenceSettings, total_weight
+from agent.keys import Recipe, unit_key
+from agent.loading import Catalogue, Loaded, index_claims, load_before, load_users
+from agent.pipeline import ahead, in_thread, side_by_side
 from agent.unit import Clock, ModelInfo, Unit
-from agent.verify import VERSION, Vocabulary
+from agent.verify import Vocabulary
 from agent.writer import Account, LlmWriter
-from store import corrections, profiles
+from store import corrections, profiles, units
 from store.corrections import InForce
 from store.database import Database
 from store.errors import ConflictError, StoreError
 from store.tables import LlmCallRow
-
-CODE = "5"
-"""Raised with every change of what a profile is made of (evidence, themes, template); it goes into the key."""
+from store.units import Inputs
 
 _CHUNK = 64
+_LOOK = 5_000
+_INDEXED = 16
 _ROUNDS = 3
+
+
+class _Chunk(NamedTuple):
+    """Some users: their logs, and beside each what their profile will be made of; their corrections by user id."""
+
+    loaded: Loaded
+    inputs: list[Inputs]
+    in_force: dict[str, InForce]
+
+
+class _Due(NamedTuple):
+    """A user whose profile is to be written: the draft of it, or why there is none."""
+
+    inputs: Inputs
+    in_force: InForce
+    weight: float
+    before: Before | None
+    draft: Draft | ProfileError | StoreError
 
 
 @dataclass
@@ -85,6 +106,7 @@ class Profiler:
         force: Write also where nothing has changed.
         fence: Called with the user and the version in the unit of work that stores it; a `ConflictError` that it
             raises keeps the version out.
+        wanted: Asked before a user is begun; one who is not wanted any more is left out of the report.
     """
 
     database: Database
@@ -98,6 +120,7 @@ class Profiler:
     max_fallback: float = 0.5
     force: bool = False
     fence: Callable[[Session, str, int], None] | None = None
+    wanted: Callable[[str], bool] | None = None
 
     def __post_init__(self) -> None:
         self._vocabulary = Vocabulary.of(self.catalogue.base_rates)
@@ -115,93 +138,166 @@ class Profiler:
             self.max_fallback,
         )
 
-    async def write(self, user_ids: Sequence[str], progress: Callable[[int], None] | None = None) -> Report:
+    @property
+    def recipe(self) -> Recipe:
+        """How the profiles are made."""
+        asked, model = (self.llm[0].settings, self.llm[1]) if self.llm else (None, None)
+        return Recipe.of(self.evidence, self.embedder.name, self.language, asked, model)
+
+    async def write(
+        self, user_ids: Sequence[str], progress: Callable[[int], None] | None = None, report: Report | None = None
+    ) -> Report:
         """Write the profiles of these users; calls `progress` with 1 for each user that is done.
 
         A user's failure does not touch the others; an unreachable model ends the run, since all would fail alike.
+        Whoever wants to see how it goes gives the report, which grows with each user.
         """
-        report, started = Report(), time.perf_counter()
-        slots = asyncio.Semaphore(self.users_at_once)
-        for start in range(0, len(user_ids), _CHUNK):
-            ids = user_ids[start : start + _CHUNK]
-            loaded = load_users(self.database, ids, self.catalogue, self.embedder)
-            await self._chunk(loaded, report, slots, progress)
-            index_claims(self.database, self.embedder, ids)
-            if report.stopped_by:
-                break
-        report.seconds = time.perf_counter() - started
-        return report
+        report, started = report or Report(), time.perf_counter()
 
-    async def _chunk(
-        self, loaded: Loaded, report: Report, slots: asyncio.Semaphore, progress: Callable[[int], None] | None
-    ) -> None:
-        ids = [log.user.user_id for log, _ in loaded.logs]
-        with self.database.session() as session:
-            active = profiles.active_keys(session, ids)
-            in_force = corrections.in_force(session, ids)
-
-        async def one(n: int) -> None:
-            user_id = loaded.logs[n][0].user.user_id
-            async with slots:
-                if report.stopped_by:
-                    return
-                theirs = in_force.get(user_id, InForce(0))  # a user who is gone by now is refused when it is stored
-                if not self.force and active.get(user_id) == self._key(loaded, n, theirs.revision):
-                    report.unchanged.append(user_id)
-                else:
-                    await self._user(loaded, n, theirs, report)
+        async def work(due: _Due) -> str | None:
+            user_id = due.inputs.user_id
+            if report.stopped_by or not self._is_wanted(user_id):
+                return None
+            await self._user(due, report)
             if progress:
                 progress(1)
+            return user_id
 
-        await asyncio.gather(*(one(n) for n in range(len(loaded.logs))))
-
-    async def _user(self, loaded: Loaded, n: int, in_force: InForce, report: Report) -> None:
-        user_id = loaded.logs[n][0].user.user_id
-        account = Account()
-        with self.database.session() as session:
-            attempt = profiles.start_attempt(session, user_id, self._unit.writer, self.clock())
-        if attempt is None:
-            report.failed[user_id] = "The user is gone, or has withdrawn consent."
-            return
+        # While the model works on these users, the next are read and drafted, and the claims of the last are indexed.
         try:
-            report.add(await self._written_and_stored(loaded, n, in_force, attempt, account))
+            async with (
+                ahead(self._chunks(user_ids, report, progress), 1) as chunks,
+                ahead(self._drafted(chunks, report), self.users_at_once) as drafted,
+                ahead(side_by_side(drafted, self.users_at_once, work), _CHUNK) as written,
+            ):
+                done: list[str] = []
+                async for user_id in written:
+                    done += [user_id] if user_id is not None else []
+                    if len(done) == _INDEXED:
+                        await in_thread(index_claims, self.database, self.embedder, done)
+                        done = []
+                await in_thread(index_claims, self.database, self.embedder, done)
+        finally:
+            report.seconds = time.perf_counter() - started
+        return report
+
+    async def _chunks(
+        self, user_ids: Sequence[str], report: Report, progress: Callable[[int], None] | None
+    ) -> AsyncGenerator[_Chunk, None]:
+        """Read the logs of those who are due, some at a time; those in whom nothing has changed are done with that."""
+        for start in range(0, len(user_ids), _LOOK):
+            due, same = await in_thread(self._standing, user_ids[start : start + _LOOK])
+            unchanged = [user_id for user_id in same if self._is_wanted(user_id)]
+            report.unchanged += unchanged
+            if progress and unchanged:
+                progress(len(unchanged))
+            for first in range(0, len(due), _CHUNK):
+                if report.stopped_by:
+                    return
+                yield await in_thread(self._chunk, due[first : first + _CHUNK])
+
+    def _standing(self, ids: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return those who are due, and those in whom nothing has changed; no log is read for that."""
+        with self.database.session() as session:
+            found = units.standings(session, ids)
+        known, recipe = [user_id for user_id in ids if user_id in found], self.recipe
+        same = {i for i in known if not self.force and found[i].key == unit_key(found[i].inputs, recipe)}
+        unchanged = [user_id for user_id in known if user_id in same]
+        index_claims(self.database, self.embedder, unchanged)  # what a run that was killed has left out
+        return [user_id for user_id in known if user_id not in same], unchanged
+
+    def _chunk(self, ids: Sequence[str]) -> _Chunk:
+        with self.database.session() as session:  # before the logs: a key must not be of anything newer than these
+            found = units.standings(session, ids)
+        loaded = load_users(self.database, list(found), self.catalogue, self.embedder)
+        return _Chunk(loaded, [found[log.user.user_id].inputs for log, _ in loaded.logs], self._in_force(ids))
+
+    async def _drafted(self, chunks: AsyncIterator[_Chunk], report: Report) -> AsyncGenerator[_Due, None]:
+        """Draft the profiles of those who are due."""
+        async for chunk in chunks:
+            for n in range(len(chunk.inputs)):
+                if report.stopped_by:
+                    return
+                yield await in_thread(self._due, chunk, n)
+
+    def _due(self, chunk: _Chunk, n: int) -> _Due:
+        user_id, log = chunk.inputs[n].user_id, chunk.loaded.logs[n][1]
+        in_force = chunk.in_force.get(user_id, InForce(0))  # who is gone by now is refused when it is stored
+        weight = total_weight(log.types, log.values, self.evidence)
+        try:
+            before = load_before(self.database, user_id, afresh=self.force)
+            draft = self._unit.draft(chunk.loaded, n, before)
+        except (ProfileError, StoreError) as error:
+            return _Due(chunk.inputs[n], in_force, weight, None, error)
+        return _Due(chunk.inputs[n], in_force, weight, before, draft)
+
+    def _is_wanted(self, user_id: str) -> bool:
+        return self.wanted is None or self.wanted(user_id)
+
+    async def _user(self, due: _Due, report: Report) -> None:
+        user_id, account = due.inputs.user_id, Account()
+        attempt: int | None = None
+        starting = asyncio.ensure_future(in_thread(self._start, user_id))
+        try:
+            attempt = await asyncio.shield(starting)
+            if attempt is None:
+                report.failed[user_id] = "The user is gone, or has withdrawn consent."
+                return
+            report.add(await self._written_and_stored(due, attempt, account))
         except (ChatError, ProfileError, StoreError) as error:
             if isinstance(error, ChatError) and error.outcome in {"unreachable", "timeout", "refused"}:
                 report.stopped_by = str(error)  # out of reach for one is out of reach for all
             report.failed[user_id] = str(error)
-            with self.database.session() as session:
-                if profiles.end_attempt(session, attempt, self.clock(), "failed", reason=str(error)):
-                    profiles.add_calls(session, self._calls(attempt, account))
+            if attempt is not None:
+                await in_thread(self._end, attempt, "failed", str(error), account)
+        except asyncio.CancelledError:
+            if (attempt := await starting) is not None:
+                self._end(attempt, "stopped", "The run was stopped.", account)
+            raise
 
-    async def _written_and_stored(
-        self, loaded: Loaded, n: int, in_force: InForce, attempt: int, account: Account
-    ) -> Profile:
+    def _start(self, user_id: str) -> int | None:
+        with self.database.session() as session:
+            return profiles.start_attempt(session, user_id, self._unit.writer, self.clock())
+
+    def _end(self, attempt: int, outcome: str, reason: str, account: Account) -> None:
+        with self.database.session() as session:
+            if profiles.end_attempt(session, attempt, self.clock(), outcome, reason=reason):
+                profiles.add_calls(session, self._calls(attempt, account))
+
+    async def _written_and_stored(self, due: _Due, attempt: int, account: Account) -> Profile:
         """Write a profile and store it; again, if the user makes a correction meanwhile."""
-        unit, user_id = self._unit, loaded.logs[n][0].user.user_id
-        draft = unit.draft(loaded, n)
+        inputs, in_force, weight, before, draft = due
+        if isinstance(draft, Exception):
+            raise draft
         for _ in range(_ROUNDS):
-            key = self._key(loaded, n, in_force.revision)
-            profile = await unit.profile(draft, in_force, key, account)
+            inputs = inputs._replace(corrections_revision=in_force.revision)
+            profile = await self._unit.profile(draft, in_force, unit_key(inputs, self.recipe), account, before)
             try:
-                version = self._store(profile, attempt, account)
+                version = await in_thread(self._store, profile, inputs, weight, attempt, account)
             except ConflictError:
-                before = in_force.revision
-                with self.database.session() as session:
-                    in_force = corrections.in_force(session, [user_id]).get(user_id, in_force)
-                if in_force.revision == before:
+                revision = in_force.revision
+                in_force = (await in_thread(self._in_force, [inputs.user_id])).get(inputs.user_id, in_force)
+                if in_force.revision == revision:
                     raise
             else:
                 return profile.model_copy(update={"version": version})
         raise ProfileError(
-            f"User {user_id} has made corrections {_ROUNDS} times while the profile was being written. Write it anew."
+            f"User {inputs.user_id} has made corrections {_ROUNDS} times while the profile was being written. "
+            "Write it anew."
         )
 
-    def _store(self, profile: Profile, attempt: int, account: Account) -> int:
+    def _in_force(self, ids: Sequence[str]) -> dict[str, InForce]:
+        with self.database.session() as session:
+            return corrections.in_force(session, ids)
+
+    def _store(self, profile: Profile, inputs: Inputs, weight: float, attempt: int, account: Account) -> int:
         """Store a profile and its accounts in one unit of work."""
+        rows = archive.to_rows(profile)
+        units.stamp(rows.row, profile.provenance.key, inputs, self.recipe.hash, weight)
         with self.database.session() as session:
             version = profiles.save(
                 session,
-                archive.to_rows(profile),
+                rows,
                 log_revision=profile.log.revision,
                 corrections_revision=profile.provenance.corrections_revision,
             )
@@ -221,25 +317,3 @@ class Profiler:
             )
             for c in account.calls
         ]  # fmt: skip
-
-    def _key(self, loaded: Loaded, n: int, corrections_revision: int) -> str:
-        """Hash everything that a user's profile depends on."""
-        log, user_log = loaded.logs[n]
-        llm = self.llm
-        parts = {
-            "code": CODE,
-            "verifier": VERSION,
-            "user": log.user.model_dump(mode="json"),
-            "log": log.revision,
-            "events": len(log.events),
-            "corrections": corrections_revision,
-            "items": sorted({loaded.text_hashes[key] for key in user_log.items if key is not None}),
-            "evidence": self.evidence.model_dump(mode="json"),
-            "embedder": self.embedder.name,
-            "language": self.language,
-            "writer": self._unit.writer,
-            "model": [llm[1].name, llm[1].weights_hash] if llm else None,
-            "prompts": llm[0].prompts if llm else None,
-            "sampling": self._unit.sampling,
-        }
-        return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()

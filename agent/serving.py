@@ -35,6 +35,7 @@ _STOP_S = 20.0
 _POLL_S = 0.25
 _TELL_S = 1.0
 _CPU_SEQUENCES = 16  # beyond that, a batch on a few cores only makes each reply wait longer
+_SCHEDULING = "priority"
 _CGROUP = Path("/sys/fs/cgroup")
 # An exception as Python prints it, alone on its line or after the head of a log line.
 _CAUSE = re.compile(r"^(?:.*\] )?((?:\w+\.)*[A-Z]\w*(?:Error|Exception): .+)$", re.MULTILINE)
@@ -70,6 +71,7 @@ class Serving:
         base_url: Of the OpenAI-compatible API, with `/v1`.
         model: The model's name there.
         log: The server's log.
+        priorities: Whether it takes priorities.
         lease: The right to use the server.
     """
 
@@ -78,6 +80,7 @@ class Serving:
         self.base_url = str(lease.info["base_url"])
         self.model = str(lease.info["model"])
         self.log = Path(str(lease.info["log"]))
+        self.priorities = lease.info.get("scheduling") == _SCHEDULING
 
     def close(self) -> None:
         """Give the server back; if we were its last user, wait until it is gone."""
@@ -111,10 +114,7 @@ def serve(
             server did not start; then the message ends with the log's last lines.
     """
     settings = settings or ServeSettings()
-    if not resolved.pulled:
-        raise ModelError(f"{resolved.name} is not on this machine. Run `limner model pull {resolved.name}`.")
-    if resolved.entry is not None and resolved.entry.kind != "chat":
-        raise ModelError(f"{resolved.name} turns text into vectors; it cannot be served as a chat model.")
+    require_chat_model(resolved)
     ready = _Readiness(waiting)
     try:
         lease = acquire(
@@ -134,6 +134,18 @@ def serve(
             f"Another process serves {resolved.name} with other weights. Stop it, or pull the model again."
         )
     return Serving(lease)
+
+
+def require_chat_model(resolved: Resolved) -> None:
+    """Refuse what vLLM cannot serve.
+
+    Raises:
+        ModelError: The model is not there, or no chat model.
+    """
+    if not resolved.pulled:
+        raise ModelError(f"{resolved.name} is not on this machine. Run `limner model pull {resolved.name}`.")
+    if resolved.entry is not None and resolved.entry.kind != "chat":
+        raise ModelError(f"{resolved.name} turns text into vectors; it cannot be served as a chat model.")
 
 
 def served(resolved: Resolved, home: Path) -> Info | None:
@@ -164,20 +176,30 @@ def installed_build() -> Build:
 def vllm_argv(resolved: Resolved, settings: ServeSettings, build: Build, port: int) -> list[str]:
     """Return the command that serves a model.
 
-    Prefix caching is on by vLLM's default. Requests are never logged: prompts hold people's behaviour.
+    Requests are never logged: prompts hold people's behaviour.
     """
-    length = min(settings.max_model_len, _longest(resolved.path) or settings.max_model_len)
-    sequences = settings.max_num_seqs or (_CPU_SEQUENCES if build == "cpu" else None)
     parser = resolved.entry.tool_call_parser if resolved.entry else None
     return [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(resolved.path), "--served-model-name", resolved.name),
-        *("--host", "127.0.0.1", "--port", str(port)),
-        *("--max-model-len", str(length)),
-        *(("--max-num-seqs", str(sequences)) if sequences else ()),
-        *(("--dtype", "bfloat16", "--enforce-eager") if build == "cpu" else ()),
+        *("--served-model-name", resolved.name, "--host", "127.0.0.1", "--port", str(port)),
         *("--no-enable-log-requests", "--disable-uvicorn-access-log"),
         *(("--enable-auto-tool-choice", "--tool-call-parser", parser) if parser else ()),
+        *engine_argv(resolved, settings, build),
+    ]
+
+
+def engine_argv(resolved: Resolved, settings: ServeSettings, build: Build) -> list[str]:
+    """Return the arguments of vLLM's engine, with a server around it or without.
+
+    Prefix caching is on by vLLM's default. Of the requests that wait, those with the lowest priority number go first.
+    """
+    length = min(settings.max_model_len, _longest(resolved.path) or settings.max_model_len)
+    sequences = settings.max_num_seqs or (_CPU_SEQUENCES if build == "cpu" else None)
+    return [
+        *("--model", str(resolved.path), "--max-model-len", str(length)),
+        *(("--max-num-seqs", str(sequences)) if sequences else ()),
+        *(("--dtype", "bfloat16", "--enforce-eager") if build == "cpu" else ()),
+        *("--scheduling-policy", _SCHEDULING),
         *settings.extra_args,
     ]
 
@@ -261,8 +283,7 @@ class _Readiness:
 
 def _prepare(resolved: Resolved, home: Path, settings: ServeSettings) -> Server:
     build = installed_build()
-    if build == "cpu" and settings.check_memory:
-        _check_memory(resolved, settings, free_memory())
+    require_memory(resolved, settings, build)
     port = _free_port()
     log = _log_path(resolved, home)
     info: Mapping[str, str] = {
@@ -271,6 +292,7 @@ def _prepare(resolved: Resolved, home: Path, settings: ServeSettings) -> Server:
         "model": resolved.name,
         "weights_sha256": resolved.weights_hash or "",
         "log": str(log),
+        "scheduling": _SCHEDULING,
     }
     return Server(
         vllm_argv(resolved, settings, build, port),
@@ -280,6 +302,16 @@ def _prepare(resolved: Resolved, home: Path, settings: ServeSettings) -> Server:
         stop_timeout_s=_STOP_S,
         linger_s=settings.linger_s,
     )
+
+
+def require_memory(resolved: Resolved, settings: ServeSettings, build: Build) -> None:
+    """Refuse a model that the free memory cannot hold (CPU build).
+
+    Raises:
+        ModelError: It cannot.
+    """
+    if build == "cpu" and settings.check_memory:
+        _check_memory(resolved, settings, free_memory())
 
 
 def _check_memory(resolved: Resolved, settings: ServeSettings, free: int | None) -> None:

@@ -156,7 +156,25 @@ def _centroids(vectors: Vectors, labels: Ints) -> Vectors:
     return unit(np.stack([vectors[labels == label].mean(axis=0) for label in range(labels.max() + 1)]))
 
 
-def find_themes(log: UserLog, items: ItemSet, settings: EvidenceSettings, as_of: float | None = None) -> Themes:
+class Earlier(NamedTuple):
+    """Themes of before, by sign: for each the rows of the log that it rests on."""
+
+    liked: Sequence[Ints]
+    disliked: Sequence[Ints]
+
+
+def _radius(vectors: Vectors) -> float:
+    """Return the 90th percentile of the distances of vectors from their centroid."""
+    return float(np.quantile(1.0 - vectors @ unit(vectors.mean(axis=0)), RADIUS_QUANTILE))
+
+
+def find_themes(
+    log: UserLog,
+    items: ItemSet,
+    settings: EvidenceSettings,
+    as_of: float | None = None,
+    earlier: Earlier | None = None,
+) -> Themes:
     """Weigh a user's events and group them into the themes that are supported.
 
     Args:
@@ -164,12 +182,15 @@ def find_themes(log: UserLog, items: ItemSet, settings: EvidenceSettings, as_of:
         items: Every item that the log names, with vectors.
         settings: Event types, half-life and bounds.
         as_of: Seconds since 1970; the user's last event unless given.
+        earlier: Themes to go on from: their items stay together, others join the nearest one or form themes of their
+            own. None clusters all items.
     """
     when = as_of if as_of is not None else float(log.times.max() if len(log.times) else 0.0)
     weights = weigh(log.types, log.values, log.times, when, settings)
     groups = Grouping(log, items, weights, settings)
-    taken, interests = groups.form(+1, np.ones(len(log.times), dtype=bool))
-    _, dislikes = groups.form(-1, ~taken)
+    liked, disliked = earlier or (None, None)
+    taken, interests = groups.form(+1, np.ones(len(log.times), dtype=bool), liked)
+    _, dislikes = groups.form(-1, ~taken, disliked)
     return Themes(interests, dislikes, weights)
 
 
@@ -187,8 +208,13 @@ class Grouping:
         self.vectors = items.vectors[[items.row[key] for key in keys]] if keys else items.vectors[:0]
         self.base_rates: BaseRates = items.base_rates
 
-    def form(self, sign: int, free: Bools) -> tuple[Bools, tuple[Theme, ...]]:
+    def form(self, sign: int, free: Bools, earlier: Sequence[Ints] | None = None) -> tuple[Bools, tuple[Theme, ...]]:
         """Form the themes of one sign out of free events.
+
+        Args:
+            sign: +1 for what is liked, -1 for what is disliked.
+            free: `(n,)`, the events to take.
+            earlier: Rows of the themes to go on from; None clusters all items.
 
         Returns:
             Which events the supported themes have taken, and the themes, strongest first.
@@ -202,8 +228,11 @@ class Grouping:
             return taken, ()
         likes = np.bincount(self.of_event[usable & (signed > 0)], minlength=len(self.keys)).astype(float)
         of_item = np.full(len(self.keys), -1, dtype=np.int64)
-        of_item[core] = cluster(self.vectors[core], likes[core])
-        self._join(np.setdiff1d(present, core), core, of_item)
+        if earlier is None:
+            of_item[core] = cluster(self.vectors[core], likes[core])
+        else:
+            self._go_on(core, likes, earlier, of_item)
+        self._join(np.setdiff1d(present, core), core[of_item[core] >= 0], of_item)
         total = float(signed[signed > 0].sum())
         themes = []
         for rows in self._merged(usable, of_item, signed):
@@ -216,7 +245,7 @@ class Grouping:
     def _merged(self, usable: Bools, of_item: Ints, signed: Floats) -> list[Ints]:
         """Return the events of each theme; groups that the same attributes (or none) set apart are one theme."""
         groups: dict[frozenset[Attribute], list[Ints]] = {}
-        for label in range(int(of_item.max()) + 1):
+        for label in range(int(of_item.max(initial=-1)) + 1):
             rows = np.flatnonzero(usable & (of_item[self.of_event] == label))
             events = rows[signed[rows] > 0]
             telling = most_telling(self._counts(events), len(events), self.base_rates)
@@ -227,14 +256,41 @@ class Grouping:
     def _counts(self, events: Ints) -> Counter[Attribute]:
         return Counter(a for i in self.of_event[events] for a in self.items.attributes[self.keys[i]])
 
-    def _join(self, others: Ints, core: Ints, of_item: Ints) -> None:
-        """Let items of the other sign join the nearest theme, if they lie within its 90th-percentile radius."""
-        if not len(others):
+    def _go_on(self, core: Ints, likes: Floats, earlier: Sequence[Ints], of_item: Ints) -> None:
+        """Leave items in their themes and let the others join; what lies outside forms themes that are no wider."""
+        count = 0
+        for rows in earlier:
+            mine = np.intersect1d(self.of_event[rows], core)
+            mine = mine[of_item[mine] < 0]
+            of_item[mine] = count
+            count += len(mine) > 0
+        placed = core[of_item[core] >= 0]
+        if not count:
+            of_item[core] = cluster(self.vectors[core], likes[core])
             return
+        self._join(np.setdiff1d(core, placed), placed, of_item)
+        widest = self._spread(placed, of_item)[1].max()
+        outside = core[of_item[core] < 0]
+        if not len(outside):
+            return
+        found = cluster(self.vectors[outside], likes[outside])
+        for label in range(int(found.max()) + 1):
+            mine = outside[found == label]
+            if count < MAX_THEMES and _radius(self.vectors[mine]) <= widest:
+                of_item[mine] = count
+                count += 1
+
+    def _spread(self, core: Ints, of_item: Ints) -> tuple[Vectors, Floats]:
+        """Return the centroids of themes, and the 90th percentiles of their items' distances from them."""
         labels = of_item[core]
         centroids = _centroids(self.vectors[core], labels)
-        distance = 1.0 - np.einsum("ij,ij->i", self.vectors[core], centroids[labels])
-        radius = np.array([np.quantile(distance[labels == k], RADIUS_QUANTILE) for k in range(len(centroids))])
+        return centroids, np.array([_radius(self.vectors[core[labels == k]]) for k in range(len(centroids))])
+
+    def _join(self, others: Ints, core: Ints, of_item: Ints) -> None:
+        """Let items join the nearest theme, if they lie within its 90th-percentile radius."""
+        if not len(others) or not len(core):
+            return
+        centroids, radius = self._spread(core, of_item)
         away = 1.0 - self.vectors[others] @ centroids.T
         nearest = np.argmin(away, axis=1)
         inside = away[np.arange(len(others)), nearest] <= radius[nearest] + 1e-6

@@ -72,6 +72,7 @@ class Worded:
         interpretive: Words that the texts do not support.
         tries: Calls of the model that it took; 0 for a template.
         correction_id: The correction by which the user has fixed the words; then citations are not looked for.
+        rendered: Whether the statement is as it is shown, with titles instead of citations.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Worded:
     words: int = 0
     tries: int = 0
     correction_id: int | None = None
+    rendered: bool = False
 
 
 def clean(text: str, limit: int = MAX_TITLE) -> str:

@@ -7,7 +7,7 @@ A server that cannot be reached ends the profile instead (`ChatError`), so that 
 import asyncio
 import json
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
@@ -63,6 +63,18 @@ class WriterSettings(BaseModel):
     max_repairs: int = Field(default=1, ge=0, le=2)
     themes_per_call: int = Field(default=1, ge=1, le=12)
     max_claims: int = Field(default=7, ge=1)
+
+
+def prompts_in(language: Language) -> dict[str, Prompt]:
+    """Return the prompts in use for a language, by name."""
+    own = "" if language == "en" else f"-{language}"
+    named = {name: name if name == "repair" else name + own for name in PROMPTS}
+    return {name: load(named[name], version) for name, version in PROMPTS.items()}
+
+
+def labels(prompts: Mapping[str, Prompt]) -> dict[str, str]:
+    """Return name, version and hash of each prompt, by name."""
+    return {name: prompt.label for name, prompt in prompts.items()}
 
 
 class ClaimTask(NamedTuple):
@@ -228,32 +240,39 @@ class LlmWriter:
     ) -> None:
         self._chat, self._repetition, self._language = chat, repetition, language
         self.settings = settings
-        own = "" if language == "en" else f"-{language}"
-        named = {name: name if name == "repair" else name + own for name in PROMPTS}
-        self._prompts = {name: load(named[name], version) for name, version in PROMPTS.items()}
+        self._prompts = prompts_in(language)
 
     @property
     def prompts(self) -> dict[str, str]:
         """Labels of the prompts in use, by name."""
-        return {name: prompt.label for name, prompt in self._prompts.items()}
+        return labels(self._prompts)
 
     async def aclose(self) -> None:
         """Close the model's connections."""
         await self._chat.aclose()
 
-    async def claims(self, tasks: Sequence[ClaimTask], account: Account) -> list[Worded]:
+    async def claims(
+        self, tasks: Sequence[ClaimTask], account: Account, settled: Sequence[tuple[ClaimTask, Worded]] = ()
+    ) -> list[Worded]:
         """Word claims; the model is asked for all at once.
 
         Claims that repeat one before them (of the same kind) are then asked for again, all at once, too: one request
         at a time leaves an engine idle. What still repeats gets the template's words.
+
+        Args:
+            tasks: The claims.
+            account: Where the calls are kept.
+            settled: Other claims of the profile, whose words stand: they are not to be said again, and count among
+                those that the model may word.
         """
-        first = [task.fallback for task in tasks]
-        batches = self._batches(tasks)
+        asked, first = len(tasks), [task.fallback for task in tasks]
+        batches = self._batches(tasks, self.settings.max_claims - sum(w.wording == "llm" for _, w in settled))
+        tasks = [*tasks, *(task for task, _ in settled)]
         answers = await together([self._batch([tasks[n] for n in batch], account) for batch in batches])
         for batch, worded in zip(batches, answers, strict=True):
             for n, words in zip(batch, worded, strict=True):
                 first[n] = words
-        kept: dict[int, Worded] = {}
+        kept: dict[int, Worded] = {asked + n: words for n, (_, words) in enumerate(settled)}
         repeats: dict[int, str] = {}
         for n, words in enumerate(first):
             if words.wording == "llm" and (other := self._repeated(tasks, n, words, kept)):
@@ -264,12 +283,12 @@ class LlmWriter:
         for n, words in zip(repeats, again, strict=True):
             still = words.wording == "llm" and self._repeated(tasks, n, words, kept)
             kept[n] = replace(tasks[n].fallback, tries=words.tries) if still else words
-        return self._distinct(tasks, [kept[n] for n in range(len(tasks))])
+        return self._distinct(tasks[:asked], [kept[n] for n in range(asked)])
 
-    def _batches(self, tasks: Sequence[ClaimTask]) -> list[list[int]]:
-        """Return the places of the claims that the model words, by call."""
+    def _batches(self, tasks: Sequence[ClaimTask], most: int) -> list[list[int]]:
+        """Return the places of the claims that the model words, at most so many, by call."""
         worth = sorted((n for n, t in enumerate(tasks) if t.says_something), key=lambda n: -abs(tasks[n].strength))
-        asked = sorted(worth[: self.settings.max_claims])
+        asked = sorted(worth[: max(most, 0)])
         themes, size = [n for n in asked if not tasks[n].intent], self.settings.themes_per_call
         batches = [themes[start : start + size] for start in range(0, len(themes), size)]
         return batches + [[n] for n in asked if tasks[n].intent]
@@ -403,6 +422,11 @@ class LlmWriter:
             return None
         lines, tries = written
         return [line._replace(tries=tries, claims=tuple(task.order[n] for n in line.claims)) for line in lines]
+
+    def still_sums_up(self, text: str, claims: Sequence[int], task: SummaryTask) -> bool:
+        """Tell whether a sentence may stand over these of a task's claims."""
+        liked = bool(claims) and task.liked[claims[0]]
+        return not self._summary_violations(text, claims, task, liked=liked)
 
     @staticmethod
     def _claims_named(text: str, numbers: Sequence[int], task: SummaryTask, *, liked: bool) -> tuple[int, ...]:

@@ -2,12 +2,12 @@
 
 import asyncio
 
-from agent.chat import OpenAIChat
+from agent.chat import ChatClient
 from recommend.asking import LIMIT_S, Answer, ask
 from recommend.facts import Facts
 
 
-def answered(facts: Facts, question: str, chat: OpenAIChat | None, limit_s: float = LIMIT_S) -> Answer:
+def answered(facts: Facts, question: str, chat: ChatClient | None, limit_s: float = LIMIT_S) -> Answer:
     """Answer a question, and close the client.
 
     Raises:

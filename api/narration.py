@@ -2,7 +2,7 @@
 
 import asyncio
 
-from agent.chat import OpenAIChat
+from agent.chat import ChatClient
 from agent.contract import Language
 from recommend import narrating
 from recommend.contract import Explanation
@@ -10,7 +10,7 @@ from recommend.contract import Explanation
 REFUSED = "The model's words did not hold against the parts: these are the template's."
 
 
-def narrated(chat: OpenAIChat, found: Explanation, language: Language) -> Explanation:
+def narrated(chat: ChatClient, found: Explanation, language: Language) -> Explanation:
     """Let the model word an explanation; the template's words stand where the model's do not hold. Closes the client.
 
     Raises:

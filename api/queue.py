@@ -6,7 +6,7 @@ job, so that there is neither a job without tasks nor a task without a job.
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -24,6 +24,7 @@ from api.runtime import now
 from api.settings import WorkerSettings
 from store import jobs, profiles
 from store.database import Database
+from store.selection import Selection
 
 PROFILES, TRAIN, UPKEEP, FORGET = "profiles_chunk", "train", "upkeep", "forget"
 
@@ -33,6 +34,9 @@ _URGENT, _USUAL, _LEAST = 100, 10, 0
 _BATCH = 1_000
 _KEPT_HOURS = 24
 _RECONNECT_S = 20.0
+
+Whose = Sequence[str] | Literal["all"] | Selection | Iterator[Sequence[str]]
+"""For whom profiles are written: ids, each once; all who have a log; a selection; or pages of ids, in order."""
 
 log = structlog.get_logger("limner.queue")
 
@@ -74,18 +78,20 @@ class _Retry(BaseRetryStrategy):
 
 def enqueue_profiles(
     session: Session,
-    users: Sequence[str] | Literal["all"],
+    users: Whose,
     writer: Writer,
     *,
     force: bool = False,
     created_by: str | None = None,
+    asked: Mapping[str, Any] | None = None,
 ) -> str:
     """Store a job that writes profiles, and put its chunks into the queue, in one unit of work.
 
     Args:
         session: The unit of work.
-        users: For whom: ids, each once, or all who have a log.
+        users: For whom.
         writer: Who puts it into words.
+        asked: What the job shows of whose they are, where pages of ids are given; see `asked_of`.
         force: Whether to write where nothing has changed.
         created_by: Id of the key that asks for it.
 
@@ -95,11 +101,23 @@ def enqueue_profiles(
     Raises:
         NotFoundError: A user is not in the store, or has not consented.
     """
-    asked = "all" if users == "all" else len(users)
-    request = {"users": asked, "writer": writer, "force": force}
+    request = {**(asked or asked_of(users)), "writer": writer, "force": force}
     job = jobs.create(session, "profiles", request, now(), created_by, users)
     _defer(session, _chunks(job.job_id, range(-(-job.total // jobs.CHUNK))))
     return job.job_id
+
+
+def asked_of(users: Whose) -> dict[str, Any]:
+    """Return what a job shows of whose profiles were asked for: no ids, since those go with the user."""
+    if not isinstance(users, Selection):
+        return {"users": len(users) if isinstance(users, Sequence) and users != "all" else "all"}
+    said = users.model_dump(mode="json", exclude_defaults=True, exclude={"users", "everyone"})
+    return {"users": "all" if users.users is None else len(users.users), **said}
+
+
+def enqueue_again(session: Session, job_id: str, chunks: Sequence[int]) -> None:
+    """Put these chunks of a job into the queue, in this unit of work."""
+    _defer(session, _chunks(job_id, chunks))
 
 
 def enqueue_training(session: Session, *, defaults: bool = False, created_by: str | None = None) -> str:

@@ -1,16 +1,21 @@
 """What commands are made of, built from the settings: database, embedder, catalogue, writer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.chat import OpenAIChat
+from agent.chat import ChatClient, ChatModel, OpenAIChat, PrioritizedChat
+from agent.contract import Writer
 from agent.embedder import SentenceEmbedder
+from agent.endpoints import Endpoints
+from agent.keys import Recipe
+from agent.lanes import Lane
 from agent.loading import prepare_catalogue
 from agent.models import Resolved, pull, resolve
 from agent.profiling import Profiler
 from agent.serving import ServeSettings, serve
+from agent.slots import BATCH
 from agent.unit import ModelInfo
 from agent.verify import Repetition
 from agent.writer import LlmWriter
@@ -55,30 +60,86 @@ def embedder(settings: Settings) -> SentenceEmbedder:
     return SentenceEmbedder(found.path, found.name)
 
 
+def recipe(settings: Settings, writer: Writer) -> Recipe:
+    """Return how profiles would be made, without loading or starting anything."""
+    llm, asked = settings.llm, settings.llm.writer if writer == "llm" else None
+    model = ModelInfo(llm.model)
+    if not llm.base_url:
+        found = resolve(llm.model, settings.home)
+        model = ModelInfo(found.name, found.weights_hash)
+    embeds = resolve(settings.embedder.model, settings.home).name
+    return Recipe.of(settings.evidence_settings, embeds, settings.language, asked, model)
+
+
 @contextmanager
-def language_model(settings: Settings) -> Iterator[tuple[OpenAIChat, ModelInfo]]:
-    """Give the chat model: the server that the settings name, or a vLLM that is started on demand."""
+def language_model(settings: Settings) -> Iterator[tuple[ChatClient, ModelInfo]]:
+    """Give the chat model: the servers that the settings name, or a vLLM that is started on demand."""
     llm = settings.llm
     if llm.base_url:
-        yield chat_at(settings, llm.base_url, llm.model), ModelInfo(llm.model)
+        yield chat_at(settings, llm.base_url, llm.model, priorities=llm.priorities), ModelInfo(llm.model)
         return
     found = fetched(settings, llm.model)
-    with err.status(f"starting vLLM with {found.name}") as status:
-        serving = serve(
-            found,
-            settings.home,
-            ServeSettings(),
-            waiting=lambda s: status.update(f"starting vLLM with {found.name} ({s:.0f} s)"),
-        )
+    with _starting(found) as waiting:
+        serving = serve(found, settings.home, ServeSettings(), waiting=waiting)
     with serving:
-        yield chat_at(settings, serving.base_url, serving.model), ModelInfo(found.name, found.weights_hash)
+        chat = chat_at(settings, serving.base_url, serving.model, priorities=serving.priorities)
+        yield chat, ModelInfo(found.name, found.weights_hash)
 
 
-def chat_at(settings: Settings, base_url: str, model: str) -> OpenAIChat:
-    """Return a client of the chat model at a server, with the key and the bounds of the settings."""
-    llm = settings.llm
-    key = llm.api_key.get_secret_value()
-    return OpenAIChat(base_url, model, api_key=key, timeout_s=llm.timeout_s, concurrency=llm.concurrency)
+@contextmanager
+def batch_model(settings: Settings) -> Iterator[tuple[ChatModel, ModelInfo]]:
+    """Give the chat model for many profiles: in the lane of batches, or as an engine in this process."""
+    if settings.llm.engine == "server":
+        with language_model(settings) as (chat, info):
+            yield in_batch_lane(settings, chat), info
+        return
+    from agent.offline import engine  # noqa: PLC0415 - it imports vLLM
+
+    found = fetched(settings, settings.llm.model)
+    with _starting(found):
+        running = engine(found, ServeSettings())
+    with running as offline:
+        yield offline, ModelInfo(found.name, found.weights_hash)
+
+
+@contextmanager
+def _starting(found: Resolved) -> Iterator[Callable[[float], None]]:
+    """Show that vLLM is being started; gives what tells for how long."""
+    with err.status(f"starting vLLM with {found.name}") as status:
+        yield lambda seconds: status.update(f"starting vLLM with {found.name} ({seconds:.0f} s)")
+
+
+def in_batch_lane(settings: Settings, chat: PrioritizedChat) -> Lane:
+    """Return the model for calls of a batch."""
+    return Lane(chat, BATCH, settings.batch.concurrency * _servers(settings))
+
+
+def users_at_once(settings: Settings) -> int:
+    """Return how many users' profiles a batch writes at once: enough to have all its calls under way."""
+    return max(settings.llm.users_at_once, settings.batch.concurrency * _servers(settings) // 2)
+
+
+def _servers(settings: Settings) -> int:
+    return len((settings.llm.base_url or "").split(","))
+
+
+def chat_at(settings: Settings, base_url: str, model: str, *, priorities: bool = False) -> ChatClient:
+    """Return a client of the chat model at one or several servers, with the key and the bounds of the settings."""
+    llm, urls = settings.llm, base_url.split(",")
+    most = max(llm.concurrency, settings.batch.concurrency)
+    chats = [
+        OpenAIChat(
+            url,
+            model,
+            api_key=llm.api_key.get_secret_value(),
+            timeout_s=llm.timeout_s,
+            concurrency=most,
+            priorities=priorities,
+            attempts=3 if len(urls) == 1 else 1,
+        )
+        for url in urls
+    ]
+    return Endpoints(chats, concurrency=most) if len(urls) > 1 else chats[0]
 
 
 @contextmanager
@@ -116,12 +177,12 @@ def profiler(settings: Settings, opened: Database, *, with_llm: bool, force: boo
         evidence=settings.evidence_settings,
         language=settings.language,
         clock=now,
-        users_at_once=settings.llm.users_at_once,
+        users_at_once=users_at_once(settings),
         force=force,
     )
     if not with_llm:
         yield made
         return
-    with language_model(settings) as (chat, info):
+    with batch_model(settings) as (chat, info):
         made.llm = (LlmWriter(chat, Repetition(embeds.embed), settings.language, settings.llm.writer), info)
         yield made

@@ -1,11 +1,12 @@
 """The settings: one frozen model, from the environment (`LIMNER_…`) and `limner.toml`; nothing else reads these."""
 
+import json
 import re
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,6 +18,7 @@ from pydantic_settings import SettingsError as UnreadableError
 from agent.contract import Language
 from agent.errors import AgentError
 from agent.evidence import DEFAULT_TYPES, EventType, EvidenceSettings
+from agent.planning import Policy
 from agent.writer import WriterSettings
 
 
@@ -28,10 +30,15 @@ class LlmSettings(WriterSettings):
     """The language model that writes, and how it is asked.
 
     Attributes:
-        base_url: Of an OpenAI-compatible server, up to `/v1`; none: vLLM is started on demand.
+        base_url: Of an OpenAI-compatible server, up to `/v1`, or of several with the same model, with commas between
+            or as a list; none: vLLM is started on demand.
         model: A name of the catalogue (`limner model list`), a Hub id, a path, or the server's name for it.
         timeout_s: For one call.
-        concurrency: Calls under way at once.
+        concurrency: Calls under way at once, at each server.
+        priorities: Whether the servers of `base_url` take a priority with each call, as vLLM does that was started
+            with `--scheduling-policy priority`; one that we start does.
+        engine: What batches use: a server, or vLLM's engine in the process of the command (`offline`), which is for
+            one machine, and for nobody else meanwhile.
         users_at_once: Users whose profiles are being written at once.
     """
 
@@ -40,7 +47,20 @@ class LlmSettings(WriterSettings):
     api_key: SecretStr = SecretStr("none")
     timeout_s: float = Field(default=120.0, gt=0)
     concurrency: int = Field(default=16, ge=1)
+    priorities: bool = False
+    engine: Literal["server", "offline"] = "server"
     users_at_once: int = Field(default=8, ge=1)
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _several(cls, given: Any) -> Any:
+        """Write a list with commas."""
+        found = given
+        if isinstance(given, str) and given.lstrip().startswith("["):
+            found = json.loads(given)
+        if isinstance(found, list):
+            found = ",".join(str(url) for url in found)
+        return ",".join(url.strip() for url in found.split(",") if url.strip()) if isinstance(found, str) else found
 
     @property
     def writer(self) -> WriterSettings:
@@ -97,6 +117,32 @@ class WorkerSettings(BaseModel):
         return self
 
 
+class BatchSettings(Policy):
+    """Runs over many users, and when they write a profile anew.
+
+    Attributes:
+        max_fallback: A run stops itself when a larger share of the model's texts is refused, and so falls back to the
+            template; the profiles that were active before are active again then.
+        max_failed: Likewise, of users who failed.
+        judge_after: Users, written or failed, before a run is judged.
+        concurrency: Calls of a batch under way at once, at each server; those of people come on top, and go first.
+        price_in: Of a million tokens that the model reads; 0 is not known.
+        price_out: Of a million tokens that it writes.
+    """
+
+    max_fallback: float = Field(default=0.5, ge=0, le=1)
+    max_failed: float = Field(default=0.25, ge=0, le=1)
+    judge_after: int = Field(default=20, ge=1)
+    concurrency: int = Field(default=32, ge=1)
+    price_in: float = Field(default=0.0, ge=0)
+    price_out: float = Field(default=0.0, ge=0)
+
+    @property
+    def policy(self) -> Policy:
+        """When a profile is written anew."""
+        return Policy(**self.model_dump(include=set(Policy.model_fields)))
+
+
 class Settings(BaseSettings):
     """All settings.
 
@@ -110,6 +156,7 @@ class Settings(BaseSettings):
             `home/privacy.key`. Servers with one database must have the same.
         api: The HTTP interface.
         worker: The workers that take jobs up.
+        batch: Runs over many users.
     """
 
     model_config = SettingsConfigDict(
@@ -125,6 +172,7 @@ class Settings(BaseSettings):
     privacy_key: Annotated[SecretStr, Field(min_length=16)] | None = None
     api: ApiSettings = ApiSettings()
     worker: WorkerSettings = WorkerSettings()
+    batch: BatchSettings = BatchSettings()
 
     @classmethod
     def settings_customise_sources(

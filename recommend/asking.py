@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import openai
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.chat import OpenAIChat
+from agent.chat import ChatClient
 from agent.contract import Language
 from agent.errors import ChatError, Usage
 from agent.verify.text import CITATION
@@ -157,7 +157,7 @@ class Notebook:
         self.blocks.clear()
 
 
-async def ask(facts: Facts, question: str, chat: OpenAIChat | None = None, limit_s: float = LIMIT_S) -> Answer:
+async def ask(facts: Facts, question: str, chat: ChatClient | None = None, limit_s: float = LIMIT_S) -> Answer:
     """Answer a question.
 
     Args:
@@ -189,7 +189,7 @@ async def ask(facts: Facts, question: str, chat: OpenAIChat | None = None, limit
     return _answer(notebook, asked, text, notes)
 
 
-async def _by_model(notebook: Notebook, question: str, chat: OpenAIChat, notes: list[str]) -> str | None:
+async def _by_model(notebook: Notebook, question: str, chat: ChatClient, notes: list[str]) -> str | None:
     """Let the model call tools and answer; None where its words do not hold.
 
     Raises:
@@ -208,7 +208,7 @@ async def _by_model(notebook: Notebook, question: str, chat: OpenAIChat, notes: 
     return None
 
 
-async def _with_tools(notebook: Notebook, question: str, chat: OpenAIChat) -> str:
+async def _with_tools(notebook: Notebook, question: str, chat: ChatClient) -> str:
     """Run the agent.
 
     Returns:
@@ -258,7 +258,7 @@ async def _with_tools(notebook: Notebook, question: str, chat: OpenAIChat) -> st
     return said
 
 
-async def _worded(notebook: Notebook, question: str, chat: OpenAIChat) -> str:
+async def _worded(notebook: Notebook, question: str, chat: ChatClient) -> str:
     """Let the model put the facts that were told into words, by examples; nothing where its answer is no answer."""
     facts = notebook.facts
     prompt = load(*PROMPTS[facts.language])

@@ -4,14 +4,25 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+from psycopg import sql
 from sqlalchemy import ScalarSelect, Select, and_, select
 from sqlmodel import Session, col
 
+from store.database import driver
 from store.errors import ConflictError, NotFoundError
 from store.tables import ClaimRow, CorrectionRow, ProfileRow, UserRow
 
 Action = Literal["reject", "less", "add", "pin", "rewrite"]
 Kind = Literal["interest", "dislike", "intent"]
+
+_COLUMNS = tuple(CorrectionRow.model_fields)
+# Plain SQL, since a user's first read pays for it.
+_LIVE = sql.SQL("""
+    select u.consent, {}
+    from users u left join corrections c on c.user_id = u.user_id and c.undone_at is null
+    where u.user_id = %s
+    order by c.correction_id
+""").format(sql.SQL(", ").join(sql.Identifier("c", name) for name in _COLUMNS))
 
 
 class InForce(NamedTuple):
@@ -132,23 +143,31 @@ def undo_last(session: Session, user_id: str, now: datetime) -> CorrectionRow:
 
 
 def live(session: Session, user_id: str) -> list[CorrectionRow]:
-    """Return the user's corrections that are in force, oldest first.
+    """Return the user's corrections that are in force, oldest first. The rows are copies, to be read.
 
     Raises:
         NotFoundError: There is no such user, or the user has not consented.
     """
-    consent = session.scalar(select(col(UserRow.consent)).where(col(UserRow.user_id) == user_id))
-    if consent is None:
+    session.flush()
+    found = driver(session).execute(_LIVE, [user_id]).fetchall()
+    if not found:
         raise NotFoundError(_unknown(user_id))
-    if not consent:
+    if not found[0][0]:
         raise NotFoundError(f"User {user_id} does not consent to a profile: there are no corrections to read.")
-    return _live(session, user_id)
+    rows = (dict(zip(_COLUMNS, columns, strict=True)) for _, *columns in found)
+    return [CorrectionRow.model_construct(**row) for row in rows if row["correction_id"] is not None]
 
 
 def page(session: Session, user_id: str, limit: int, after: int = 0) -> list[CorrectionRow]:
     """Return corrections in force, oldest first: those after this one, at most `limit + 1`."""
     query = _in_force(user_id).where(col(CorrectionRow.correction_id) > after)
     return list(session.scalars(query.limit(limit + 1)))
+
+
+def rejections(session: Session, user_id: str) -> list[CorrectionRow]:
+    """Return all rejections that a user has ever made, also those taken back, the latest first."""
+    query = select(CorrectionRow).where(col(CorrectionRow.user_id) == user_id, col(CorrectionRow.action) == "reject")
+    return list(session.scalars(query.order_by(col(CorrectionRow.correction_id).desc())))
 
 
 def in_force(session: Session, user_ids: Sequence[str]) -> dict[str, InForce]:

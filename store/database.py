@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
 
-from store.errors import MigrationError, StoreError
+from store.errors import MigrationError, StoreError, UnreachableError
 from store.postgres import embedded
 
 _SCHEMES = {"postgres", "postgresql", "postgresql+psycopg"}
@@ -194,8 +194,8 @@ class Database:
                 raise
             raise self._out_of_reach(error.orig) from error
 
-    def _out_of_reach(self, reason: BaseException | None) -> StoreError:
-        return StoreError(
+    def _out_of_reach(self, reason: BaseException | None) -> UnreachableError:
+        return UnreachableError(
             f"The database {self._engine.url.render_as_string()} cannot be reached: "
             f"{str(reason).strip()}. Check that the server runs, and LIMNER_DATABASE_URL."
         )

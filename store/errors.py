@@ -5,6 +5,10 @@ class StoreError(Exception):
     """Root of this package's errors."""
 
 
+class UnreachableError(StoreError):
+    """The database cannot be reached; what was under way can be taken up again later."""
+
+
 class ServerError(StoreError):
     """A server process could not be started or did not become ready."""
 

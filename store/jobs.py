@@ -8,14 +8,16 @@ Locks are taken in this order: the job, then its items.
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, LiteralString, NamedTuple
 
 from sqlalchemy import exists, func, select, text, tuple_, update
 from sqlmodel import Session, col
 
+from store.database import driver
 from store.errors import ConflictError, NotFoundError
+from store.selection import FROM, Selection, condition
 from store.tables import JobItemRow, JobRow
 
 Kind = Literal["profiles", "train"]
@@ -45,6 +47,20 @@ class Outcome(NamedTuple):
     reason: str | None = None
 
 
+class Tally(NamedTuple):
+    """What tells the quality of a run: users who were written or failed, and texts by how they came about."""
+
+    written: int = 0
+    failed: int = 0
+    first_try: int = 0
+    repaired: int = 0
+    fallback: int = 0
+
+    def plus(self, other: "Tally") -> "Tally":
+        """Return the sum of both."""
+        return Tally(*(mine + more for mine, more in zip(self, other, strict=True)))
+
+
 class Stranded(NamedTuple):
     """A job that is not over, though nothing of it is in the queue; `chunks` are those with unfinished items."""
 
@@ -59,7 +75,7 @@ def create(
     request: Mapping[str, Any],
     now: datetime,
     created_by: str | None = None,
-    users: Sequence[str] | Literal["all"] = (),
+    users: Sequence[str] | Literal["all"] | Selection | Iterator[Sequence[str]] = (),
     chunk: int = CHUNK,
 ) -> JobRow:
     """Store a job and its items; one that has nothing to do is done at once.
@@ -70,23 +86,41 @@ def create(
         request: What is asked for, as JSON. No ids of users: those stand in the items, and go with the user.
         now: The time.
         created_by: Id of the key that asks for it.
-        users: For whom, each once: ids, or all who have a log. All must consent.
+        users: For whom, each once: ids, or all who have a log; all must consent. Or a selection (but not of who has
+            drifted, which the store cannot tell), or pages of ids in order: who does not consent is left out of these.
         chunk: Items of a chunk.
 
     Raises:
         NotFoundError: A user is not in the store, or has not consented.
+        ValueError: A selection of who has drifted.
     """
     job = JobRow(job_id=uuid.uuid4().hex, kind=kind, state="queued", request=dict(request), created_at=now)
     job.created_by = created_by
     session.add(job)
     session.flush()
     if kind == "profiles":
-        wanted = {"users": [] if users == "all" else list(users), "everyone": users == "all"}
-        _require_all(session, wanted["users"])
-        job.total = _add_items(session, job.job_id, wanted, chunk)
+        job.total = _add_all(session, job.job_id, users, chunk)
         _close_if_over(session, job, now)
     session.flush()
     return job
+
+
+def _add_all(
+    session: Session,
+    job_id: str,
+    users: Sequence[str] | Literal["all"] | Selection | Iterator[Sequence[str]],
+    chunk: int,
+) -> int:
+    if isinstance(users, Selection):
+        return _add_selected(session, job_id, users, chunk)
+    if isinstance(users, Iterator):
+        total = 0
+        for page in users:
+            total += _add_items(session, job_id, {"users": list(page), "everyone": False}, chunk, total)
+        return total
+    wanted = {"users": [] if users == "all" else list(users), "everyone": users == "all"}
+    _require_all(session, wanted["users"])
+    return _add_items(session, job_id, wanted, chunk)
 
 
 def _require_all(session: Session, users: Any) -> None:
@@ -99,17 +133,30 @@ def _require_all(session: Session, users: Any) -> None:
         raise NotFoundError(f"No user {', '.join(missing)} with consent in the store: no job was made.")
 
 
-def _add_items(session: Session, job_id: str, wanted: Mapping[str, Any], chunk: int) -> int:
+def _add_items(session: Session, job_id: str, wanted: Mapping[str, Any], chunk: int, before: int = 0) -> int:
+    """Add items; `before` are there already."""
     query = text(f"""
         with added as (
             insert into job_items (job_id, user_id, chunk, state, attempt, tokens)
-            select :job_id, u.user_id, (row_number() over (order by u.user_id) - 1) / :chunk, 'queued', 0, 0
+            select :job_id, u.user_id, (:before + row_number() over (order by u.user_id) - 1) / :chunk, 'queued', 0, 0
             from users u where {_SELECTED}
             returning 1
         )
         select count(*) from added
     """)  # noqa: S608 - our own text
-    return int(session.scalar(query, {"job_id": job_id, "chunk": chunk, **wanted}) or 0)
+    return int(session.scalar(query, {"job_id": job_id, "chunk": chunk, "before": before, **wanted}) or 0)
+
+
+def _add_selected(session: Session, job_id: str, selection: Selection, chunk: int) -> int:
+    if selection.drifted:
+        raise ValueError("the store cannot tell who has drifted: give the pages of ids that agent.planning finds")
+    held = condition(selection)
+    query: LiteralString = f"""
+        insert into job_items (job_id, user_id, chunk, state, attempt, tokens)
+        select %(job_id)s, u.user_id, (row_number() over (order by u.user_id) - 1) / %(chunk)s, 'queued', 0, 0
+        from {FROM} where {held.sql}
+    """  # noqa: S608 - our own text
+    return driver(session).execute(query, held.parameters | {"job_id": job_id, "chunk": chunk}).rowcount
 
 
 def get(session: Session, job_id: str, *, lock: bool = False) -> JobRow:
@@ -294,11 +341,15 @@ def fence(session: Session, job_id: str, user_id: str, attempt: int, version: in
 
 def finish(
     session: Session, job_id: str, taken: Mapping[str, int], outcomes: Mapping[str, Outcome], now: datetime
-) -> None:
-    """Note how items ended, but for those that are another's by now, and what all those taken have cost."""
-    for row in _mine(session, job_id, taken):
-        if row.user_id in outcomes:
-            _end(row, outcomes[row.user_id], now)
+) -> int:
+    """Note how items ended, but for those that are another's by now, and what all those taken have cost.
+
+    Returns:
+        How many were ended.
+    """
+    ended = [row for row in _mine(session, job_id, taken) if row.user_id in outcomes]
+    for row in ended:
+        _end(row, outcomes[row.user_id], now)
     session.flush()
     cost = text("""
         update job_items i set tokens = cost.tokens
@@ -313,6 +364,7 @@ def finish(
         where i.job_id = :job_id and i.user_id = cost.user_id
     """)
     session.execute(cost, {"job_id": job_id, "users": list(taken)})
+    return len(ended)
 
 
 def _mine(session: Session, job_id: str, taken: Mapping[str, int]) -> list[JobItemRow]:
@@ -348,6 +400,37 @@ def hand_back(
     return sum(row.state == "queued" for row in rows)
 
 
+def count(session: Session, job_id: str, more: Tally) -> None:
+    """Add to what tells the quality of a job's run."""
+    job = get(session, job_id, lock=True)
+    job.result = {**job.result, "tally": Tally(**job.result.get("tally", {})).plus(more)._asdict()}
+
+
+def tally(session: Session, job_id: str) -> Tally:
+    """Return what tells the quality of a job's run so far; what a killed worker has not told is not in it."""
+    return Tally(**get(session, job_id).result.get("tally", {}))
+
+
+def stop(session: Session, job_id: str, reason: str, now: datetime) -> bool:
+    """Let a job fail: what is queued or under way is cancelled, and nothing is written any more.
+
+    It is over only when its profiles have been put back (`store.profiles.put_back`, then `end_if_over`).
+
+    Returns:
+        Whether it is we who have stopped it: not if it is over already, or cancelled.
+    """
+    job = get(session, job_id, lock=True)
+    if job.finished_at is not None or job.state in {"failed", "cancelled"}:
+        return False
+    job.state, job.reason, job.result = "failed", reason, {**job.result, "stopped": True}
+    mine = col(JobItemRow.job_id) == job_id
+    running = select(col(JobItemRow.user_id)).where(mine, col(JobItemRow.state) == "running")
+    _interrupt(session, job_id, session.scalars(running).all(), now)
+    unfinished = update(JobItemRow).where(mine, col(JobItemRow.state).in_(_UNFINISHED))
+    session.execute(unfinished.values(state="cancelled", finished_at=now))
+    return True
+
+
 def end_if_over(session: Session, job_id: str, now: datetime) -> bool:
     """End a job of profiles when nothing of it is queued or running; tells whether it is over."""
     job = session.get(JobRow, job_id, with_for_update=True, populate_existing=True)
@@ -365,7 +448,7 @@ def _close_if_over(session: Session, job: JobRow, now: datetime) -> bool:
     counts, tokens = _counts(session, job.job_id)
     job.finished_at = now
     job.result = {**job.result, "counts": counts, "tokens": tokens}
-    if job.state != "cancelled":
+    if job.state not in {"cancelled", "failed"}:
         job.state = "failed" if set(counts) == {"failed"} else "done"
         job.reason = "Every item failed; the items say why." if job.state == "failed" else None
     return True
@@ -421,11 +504,11 @@ def stranded(session: Session) -> list[Stranded]:
     """Return the jobs that are not over, though the queue holds nothing of them.
 
     It comes to that when a worker which was thought dead comes back and takes its task off the queue while the one
-    that has taken over is killed.
+    that has taken over is killed. What a command runs (`store.runs`) is never in the queue, and is left to it.
     """
     query = text("""
         select j.job_id, j.kind from jobs j
-        where j.finished_at is null and not exists (
+        where j.finished_at is null and j.request->>'runner' is distinct from 'command' and not exists (
             select from queue.procrastinate_jobs q
             where q.status in ('todo', 'doing') and q.args->>'job_id' = j.job_id
         )

@@ -2,13 +2,44 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import String, case, cast, delete, func, insert, or_, select, update
+from psycopg import sql
+from sqlalchemy import String, case, cast, delete, func, insert, or_, select, text, update
 from sqlmodel import Session, col
 
+from store.database import driver
 from store.errors import ConflictError, NotFoundError
 from store.tables import AttemptRow, ClaimRow, EmbeddingRow, EvidenceRow, LlmCallRow, ProfileRow, UserRow
+
+_PROFILE, _CLAIM = tuple(ProfileRow.model_fields), tuple(ClaimRow.model_fields)
+
+
+def _columns(table: str, names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(table, name) for name in names)
+
+
+# Plain SQL, since a user's first read pays for it: the object mapper takes four times as long.
+_LOAD = """
+    select u.consent, {}
+    from users u left join profiles p on p.user_id = u.user_id and {}
+    where u.user_id = %(user_id)s
+"""
+_LOAD_ACTIVE = sql.SQL(_LOAD).format(_columns("p", _PROFILE), sql.SQL("p.active"))
+_LOAD_VERSION = sql.SQL(_LOAD).format(_columns("p", _PROFILE), sql.SQL("p.version = %(version)s"))
+_LOAD_CLAIMS = sql.SQL("""
+    select e.ids, e.positions, e.weights, e.counters, {}
+    from claims c,
+        lateral (
+            select coalesce(array_agg(event_id order by position), '{{}}') as ids,
+                coalesce(array_agg(position order by position), '{{}}') as positions,
+                coalesce(array_agg(weight order by position), '{{}}') as weights,
+                coalesce(array_agg(counter order by position), '{{}}') as counters
+            from evidence where claim_pk = c.claim_pk
+        ) e
+    where c.profile_id = %s
+    order by c.position
+""").format(_columns("c", _CLAIM))
 
 
 class StoredClaim(NamedTuple):
@@ -66,6 +97,54 @@ def save(
     return row.version
 
 
+def put_back(session: Session, job_id: str, limit: int) -> list[str]:
+    """Make the versions active again that were so before a job wrote its own; a user who had none has none again.
+
+    It leaves those users alone whose active version is not the job's any more, and those who have made a correction
+    since. The job's versions stay, and say so in their provenance (`put_back`); none of these is ever made active.
+
+    Args:
+        session: The unit of work.
+        job_id: Of a job that writes no more.
+        limit: Users at once.
+
+    Returns:
+        The ids of the users; none when all is done.
+    """
+    found = session.execute(
+        text("""
+            select p.user_id, p.profile_id, p.version
+            from job_items i
+            join users u on u.user_id = i.user_id
+            join profiles p on p.user_id = i.user_id and p.version = i.version
+            where i.job_id = :job_id and i.state = 'written' and p.active
+              and coalesce((p.provenance->>'corrections_revision')::int, 0) = u.corrections_revision
+            order by p.user_id limit :limit for update of u, p
+        """),
+        {"job_id": job_id, "limit": limit},
+    ).all()
+    ids = {"profiles": [row.profile_id for row in found]}
+    session.execute(
+        text("""
+            update profiles set active = false, provenance = provenance || '{"put_back": true}'::jsonb
+            where profile_id = any(:profiles)
+        """),
+        ids,
+    )
+    session.execute(
+        text("""
+            update profiles set active = true where profile_id in (
+                select distinct on (p.user_id) p.profile_id
+                from profiles ours join profiles p on p.user_id = ours.user_id and p.version < ours.version
+                where ours.profile_id = any(:profiles) and not coalesce((p.provenance->>'put_back')::bool, false)
+                order by p.user_id, p.version desc
+            )
+        """),
+        ids,
+    )
+    return [row.user_id for row in found]
+
+
 def add_claims(session: Session, profile: ProfileRow, claims: Sequence[StoredClaim]) -> None:
     """Store the claims of a stored profile, and their evidence."""
     for claim in claims:
@@ -79,30 +158,37 @@ def add_claims(session: Session, profile: ProfileRow, claims: Sequence[StoredCla
 
 
 def load(session: Session, user_id: str, version: int | None = None) -> StoredProfile:
-    """Read a version of a user's profile; the active one unless a version is given.
+    """Read a version of a user's profile; the active one unless a version is given. The rows are copies, to be read.
 
     Raises:
         NotFoundError: There is none, or the user has withdrawn consent.
     """
-    query = select(ProfileRow).where(col(ProfileRow.user_id) == user_id)
-    if session.scalar(select(col(UserRow.consent)).where(col(UserRow.user_id) == user_id)) is False:
+    session.flush()
+    connection = driver(session)
+    query = _LOAD_ACTIVE if version is None else _LOAD_VERSION
+    head = connection.execute(query, {"user_id": user_id, "version": version}).fetchone()
+    if head is not None and not head[0]:
         raise NotFoundError(f"User {user_id} does not consent to a profile: there is none to read.")
-    wanted = col(ProfileRow.active) if version is None else col(ProfileRow.version) == version
-    row = session.scalars(query.where(wanted)).one_or_none()
-    if row is None:
+    if head is None or head[1] is None:
         what = "profile" if version is None else f"version {version} of a profile"
         raise NotFoundError(f"User {user_id} has no {what}. Write one with `limner profile write --user {user_id}`.")
-    claims = session.scalars(
-        select(ClaimRow).where(col(ClaimRow.profile_id) == row.profile_id).order_by(col(ClaimRow.position))
-    ).all()
-    evidence: dict[int, list[EvidenceRow]] = {}
-    for piece in session.scalars(
-        select(EvidenceRow)
-        .where(col(EvidenceRow.claim_pk).in_([claim.claim_pk for claim in claims]))
-        .order_by(col(EvidenceRow.claim_pk), col(EvidenceRow.position))
-    ):
-        evidence.setdefault(piece.claim_pk, []).append(piece)
-    return StoredProfile(row, tuple(StoredClaim(c, tuple(evidence.get(c.claim_pk or 0, ()))) for c in claims))
+    row = ProfileRow.model_construct(**dict(zip(_PROFILE, head[1:], strict=True)))
+    claims = connection.execute(_LOAD_CLAIMS, [row.profile_id]).fetchall()
+    return StoredProfile(row, tuple(_loaded(*claim) for claim in claims))
+
+
+def _loaded(
+    ids: Sequence[str], positions: Sequence[int], weights: Sequence[float], counters: Sequence[bool], *columns: Any
+) -> StoredClaim:
+    claim = ClaimRow.model_construct(**dict(zip(_CLAIM, columns, strict=True)))
+    pieces = zip(ids, positions, weights, counters, strict=True)
+    return StoredClaim(
+        claim,
+        tuple(
+            EvidenceRow.model_construct(claim_pk=claim.claim_pk or 0, event_id=i, position=n, weight=w, counter=c)
+            for i, n, w, c in pieces
+        ),
+    )
 
 
 def versions(session: Session, user_id: str) -> list[ProfileRow]:
@@ -143,14 +229,6 @@ def written_by(session: Session, writer: str) -> list[str]:
     return list(session.scalars(query))
 
 
-def active_keys(session: Session, ids: Sequence[str]) -> dict[str, str]:
-    """Return the key that each user's active profile was written under."""
-    query = select(col(ProfileRow.user_id), ProfileRow.provenance["key"].astext).where(
-        col(ProfileRow.active), col(ProfileRow.user_id).in_(ids)
-    )
-    return {user_id: key for user_id, key in session.execute(query) if key}
-
-
 def start_attempt(session: Session, user_id: str, writer: str, now: datetime) -> int | None:
     """Note that an attempt to write a profile begins.
 
@@ -177,10 +255,10 @@ def end_attempt(
     reason: str | None = None,
     version: int | None = None,
 ) -> bool:
-    """Note how an attempt ended; tells whether it is there: not if the user was erased since."""
+    """Note how an attempt ended; tells whether it was under way: not if the user was erased since."""
     query = (
         update(AttemptRow)
-        .where(col(AttemptRow.attempt_id) == attempt_id)
+        .where(col(AttemptRow.attempt_id) == attempt_id, col(AttemptRow.outcome) == "running")
         .values(finished_at=now, outcome=outcome, reason=reason, version=version)
         .returning(col(AttemptRow.attempt_id))
     )

@@ -7,13 +7,13 @@ from sqlmodel import Session
 from store.database import Database, driver
 
 _STANDING = (
-    "select log_revision, corrections_revision, consent, profile_id"
+    "select users.log_revision, users.corrections_revision, users.consent, profiles.profile_id"
     " from users left join profiles on profiles.user_id = users.user_id and profiles.active"
     " where users.user_id = %s"
 )
 _SERVING = (
     "select (select model_id from models where active),"
-    " coalesce((select value from revisions where name = 'catalogue'), 0)"
+    " coalesce((select sum(value) from revisions where name in ('catalogue', 'item vectors')), 0)"
 )
 
 
@@ -38,7 +38,7 @@ class Serving(NamedTuple):
 
     Attributes:
         model_id: Of the active model, or None.
-        catalogue_revision: Of the items.
+        catalogue_revision: Of the items and their vectors.
     """
 
     model_id: int | None

@@ -17,6 +17,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     LargeBinary,
+    Sequence,
     SmallInteger,
     String,
     Text,
@@ -24,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
+
+ITEMS_REVISION = Sequence("items_revision", start=2, metadata=SQLModel.metadata)
 
 
 def _key(*, primary: bool = False, nullable: bool = False) -> Any:
@@ -42,7 +45,8 @@ class UserRow(SQLModel, table=True):
     """A user.
 
     `log_revision` rises with every transaction that changes the user's events, `corrections_revision` with every one
-    that changes their corrections.
+    that changes their corrections. A trigger sets `changed_at` when either rises and when what is declared changes;
+    null is not known.
     """
 
     __tablename__ = "users"
@@ -53,12 +57,19 @@ class UserRow(SQLModel, table=True):
     tz: str | None = None
     log_revision: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     corrections_revision: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    changed_at: datetime | None = Field(
+        default=None, sa_column=Column(DateTime(timezone=True), server_default=text("clock_timestamp()"))
+    )
 
 
 class ItemRow(SQLModel, table=True):
-    """An item; `stub` marks one that is known only because an event named it."""
+    """An item; `stub` marks one that is known only because an event named it.
+
+    `revision` comes from one sequence for all items, by a trigger whenever the words or attributes change.
+    """
 
     __tablename__ = "items"
+    __table_args__ = (Index("ix_items_revision", "revision"),)
     item_id: str = _key(primary=True)
     title: str = Field(sa_column=Column(Text, nullable=False))
     categories: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")))
@@ -68,6 +79,9 @@ class ItemRow(SQLModel, table=True):
     image_caption: str | None = Field(default=None, sa_column=Column(Text))
     created_at: datetime | None = _time(nullable=True)
     stub: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+    revision: int | None = Field(
+        default=None, sa_column=Column(BigInteger, nullable=False, server_default=ITEMS_REVISION.next_value())
+    )
 
 
 class IngestRunRow(SQLModel, table=True):
@@ -106,7 +120,12 @@ class EventRow(SQLModel, table=True):
 
 
 class ProfileRow(SQLModel, table=True):
-    """One version of a user's profile; the claims are rows of their own."""
+    """One version of a user's profile; the claims are rows of their own.
+
+    `key` hashes all that it was made of; from `recipe` to `declared` are its parts, each as it was when the profile
+    was made (see `store.units`). `weight` is the sum of the events' weights then, without sign, scale or decay. Null
+    is not known: such a profile is written anew.
+    """
 
     __tablename__ = "profiles"
     __table_args__ = (
@@ -127,6 +146,14 @@ class ProfileRow(SQLModel, table=True):
     log: dict[str, Any] = _json()
     provenance: dict[str, Any] = _json()
     quality: dict[str, Any] = _json()
+    key: str | None = Field(default=None, sa_column=Column(Text))
+    recipe: str | None = Field(default=None, sa_column=Column(Text))
+    log_revision: int | None = Field(default=None, sa_column=Column(BigInteger))
+    corrections_revision: int | None = Field(default=None, sa_column=Column(BigInteger))
+    items_revision: int | None = Field(default=None, sa_column=Column(BigInteger))
+    catalogue_revision: int | None = Field(default=None, sa_column=Column(BigInteger))
+    declared: str | None = Field(default=None, sa_column=Column(Text))
+    weight: float | None = Field(default=None, sa_column=Column(Double))
 
 
 class ClaimRow(SQLModel, table=True):
@@ -345,6 +372,7 @@ class JobItemRow(SQLModel, table=True):
     __table_args__ = (
         Index("ix_job_items_state", "job_id", "state", "user_id"),
         Index("ix_job_items_chunk", "job_id", "chunk"),
+        Index("ix_job_items_user", "user_id"),
     )
     job_id: str = Field(
         sa_column=Column(String(collation="C"), ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True)

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
@@ -31,15 +31,15 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
     return kept | ours | {"LIMNER_HOME": str(home), "COLUMNS": "300", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
 
 
-def start(args: list[str], home: Path, **settings: str) -> subprocess.Popen[str]:
-    """Start a command; it runs in the data directory, where there is no `limner.toml`."""
+def start(args: list[str], home: Path, out: int | IO[str] = subprocess.PIPE, **settings: str) -> subprocess.Popen[str]:
+    """Start a command; it runs in the data directory, where there is no `limner.toml`. `out` takes all that it says."""
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *args],
         env=environment(home, **settings),
         cwd=home,
         text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=out,
+        stderr=out,
     )
 
 

@@ -13,6 +13,7 @@ from agent.contract import Profile, Writer
 from agent.diff import diff as differences
 from agent.profiling import Profiler, Report
 from agent.words import clean, title_of
+from api.commands import profile_files
 from api.console import err, out, print_profile, progress_bar
 from api.runtime import database, profiler
 from api.settings import read_settings
@@ -21,6 +22,8 @@ from store.database import Database
 from store.records import Event
 
 app = typer.Typer(help="Write, show, compare and check profiles.", no_args_is_help=True)
+app.command("export")(profile_files.export)
+app.command("import")(profile_files.import_)
 
 _SHOWN_FAILURES = 5
 
@@ -160,6 +163,8 @@ def diff(user: str, v1: int, v2: int) -> None:
             out.print(f"[yellow]~ {escape(change.after.name)}[/yellow]: {'; '.join(change.what)}")
             if "wording" in change.what:
                 out.print(f"    was: {escape(change.before.statement)}\n    is:  {escape(change.after.statement)}")
+        if change.why is not None:
+            out.print(f"    because {escape(change.why)}")
 
 
 @app.command()

@@ -11,6 +11,7 @@ from prometheus_fastapi_instrumentator import Instrumentator
 from api import runtime
 from api.http import openapi, problems
 from api.http.idempotency import Idempotency
+from api.http.metrics import DatabaseFigures
 from api.http.middleware import Bodies, Gate, Problems, RequestLog
 from api.http.routes import (
     ask,
@@ -79,6 +80,7 @@ def create_app(settings: Settings, opened: Database | None = None) -> FastAPI:
         app.state.limner = State(settings, opened)
     problems.install(app)
     app.state.metrics = CollectorRegistry()
+    app.state.metrics.register(DatabaseFigures(lambda: app.state.limner.database))
     for layer in (Idempotency, Bodies, Gate, Problems):  # from the inside out
         app.add_middleware(layer)
     Instrumentator(registry=app.state.metrics, should_group_status_codes=False).instrument(app).expose(

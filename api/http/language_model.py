@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import structlog
 
-from agent.chat import OpenAIChat
+from agent.chat import ChatClient
 from agent.errors import AgentError, ModelError
 from agent.models import resolve
 from agent.serving import Serving, serve, served
@@ -33,7 +33,7 @@ class LanguageModel:
         self._closing = False
 
     @contextmanager
-    def chat(self) -> Iterator[OpenAIChat]:
+    def chat(self) -> Iterator[ChatClient]:
         """Give a client for one request, which closes it.
 
         Raises:
@@ -50,7 +50,7 @@ class LanguageModel:
             self._slots.release()
 
     @contextmanager
-    def chat_if_any(self) -> Iterator[OpenAIChat | None]:
+    def chat_if_any(self) -> Iterator[ChatClient | None]:
         """Give a client as `chat` does, or None where there is none just now."""
         with ExitStack() as stack:
             chat = None
@@ -65,7 +65,7 @@ class LanguageModel:
         if self._serving is not None and self._serving.exception() is None:
             self._serving.result().close()
 
-    def _client(self) -> OpenAIChat:
+    def _client(self) -> ChatClient:
         llm = self._settings.llm
         if llm.base_url:
             return runtime.chat_at(self._settings, llm.base_url, llm.model)

@@ -77,9 +77,9 @@ class State:
         with self._loading:
             if (known := self._recommender) and known[0] == present:
                 return known[1]
+            present = serving(self.database)  # what is read below is as new as this, or newer
             with self.database.session() as session:
                 row = models.active_model(session)
-                present = Serving(row.model_id if row else None, revisions.value(session, "catalogue"))
             if row is None or row.model_id is None:
                 raise NoModelError("No model has been trained yet. Train one with `limner train`.")
             made = self._load(row.model_id, Path(row.path), row.sha256)

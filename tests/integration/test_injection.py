@@ -85,7 +85,7 @@ def masked(database: Database, user_id: str, title: str) -> Any:
     with database.session() as session:
         profile = archive.from_rows(profiles.load(session, user_id)).model_dump(mode="json")
     del profile["version"], profile["log"]["revision"]
-    for changing in ("key", "seconds", "created_at", "tokens_in", "tokens_out"):
+    for changing in ("key", "seconds", "created_at", "tokens_in", "tokens_out", "continues"):
         del profile["provenance"][changing]
     for claim in profile["interests"] + profile["intents"] + profile["dislikes"]:
         # Only here may the title stand: in the list of examples that code adds to the statement.

@@ -70,6 +70,50 @@ def test_up_down_and_up_again(empty):
     empty.require_head()
 
 
+OLD_ROWS = """
+insert into items (item_id, title) values ('i1', 'One'), ('i2', 'Two');
+insert into users (user_id, log_revision) values ('ann', 4), ('bob', 0);
+insert into profiles (user_id, version, active, language, created_at, log, provenance) values
+    ('ann', 1, false, 'en', now(), '{"revision": 2}', '{"key": "a1", "corrections_revision": 1}'),
+    ('ann', 2, true, 'en', now(), '{"revision": 4}', '{"key": "a2", "corrections_revision": 3}');
+insert into profiles (user_id, version, active, language, created_at) values ('bob', 1, true, 'en', now())
+"""
+
+
+def test_0005_fills_in_what_is_known_of_old_rows(empty):
+    def rows(query: str) -> list[tuple]:
+        with empty.session() as session:
+            return [tuple(row) for row in session.execute(text(query))]
+
+    empty.upgrade()
+    empty.downgrade("0004")
+    with empty.session() as session:
+        session.execute(text(OLD_ROWS))
+    empty.upgrade()
+    assert rows("select key, log_revision, corrections_revision, recipe, declared from profiles order by 1") == [
+        ("a1", 2, 1, None, None),
+        ("a2", 4, 3, None, None),
+        (None, None, None, None, None),
+    ]
+    assert rows("select distinct revision from items") == [(1,)]
+    assert rows("select distinct changed_at from users") == [(None,)]
+    with empty.session() as session:
+        session.execute(text("update items set title = 'Uno' where item_id = 'i1'"))
+        session.execute(text("insert into items (item_id, title) values ('i3', 'Three')"))
+        session.execute(text("update users set log_revision = 5 where user_id = 'ann'"))
+        session.execute(text("insert into users (user_id) values ('cid')"))
+    assert rows("select item_id, revision from items order by 1") == [("i1", 2), ("i2", 1), ("i3", 3)]
+    assert rows("select user_id from users where changed_at is null") == [("bob",)]
+    empty.downgrade("0004")
+    assert rows("select count(*) from profiles") == [(3,)]
+    assert rows("select count(*) from pg_trigger where tgname like 'limner%'") == [(0,)]
+    assert rows("select count(*) from pg_proc where proname like 'limner%'") == [(0,)]
+    with empty.session() as session:
+        session.execute(text("update items set title = 'Again'"))
+    empty.upgrade()
+    empty.require_head()
+
+
 def test_drift_would_be_seen(empty):
     empty.upgrade()
     with empty.session() as session:
@@ -129,7 +173,7 @@ def test_empty_database_is_told_to_upgrade(empty):
 
 def test_old_database_is_told_to_upgrade(database, monkeypatch):
     monkeypatch.setattr(database_module, "_head", lambda: "0999")
-    with pytest.raises(MigrationError, match=r"at revision 0004.*needs 0999.*limner db upgrade"):
+    with pytest.raises(MigrationError, match=r"at revision 0005.*needs 0999.*limner db upgrade"):
         database.require_head()
 
 

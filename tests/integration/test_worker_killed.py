@@ -1,11 +1,19 @@
-"""Workers as processes of their own, killed and stopped in the middle: no profile is lost, doubled or half-written."""
+"""Workers and servers, killed and stopped in the middle: no profile is lost, doubled or half-written."""
 
+import random
 import signal
+import socket
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count as numbers
 from pathlib import Path
 from subprocess import Popen
+from typing import Self
 
+import httpx
 import pytest
 from sqlalchemy import insert, text
 
@@ -183,3 +191,153 @@ def test_a_worker_is_asked_to_stop(
     worker()
     until(lambda: over(database, job_id))
     assert_each_has_one_version(database, crowd[: jobs.CHUNK])
+
+
+REFRESHES, OFTEN = 200, 40  # so many users are refreshed five times each
+KILLS = 8
+CLIENTS = 4
+
+
+class Fleet:
+    """Two servers and two workers on one database, each of which is killed and started again."""
+
+    def __init__(self, home: Path, settings: dict[str, str], seed: int) -> None:
+        self._home, self._settings = home, settings
+        ports = [_free_port() for _ in range(2)]
+        self.urls = [f"http://127.0.0.1:{port}" for port in ports]
+        self._commands = [["serve", "--port", str(port)] for port in ports] + [["worker", "--concurrency", "4"]] * 2
+        self._running: dict[int, Popen[str]] = {}
+        self._rng = random.Random(seed)  # noqa: S311
+        self.kills = 0
+
+    def __enter__(self) -> Self:
+        for place in range(len(self._commands)):
+            self._start(place)
+        for place in range(len(self._commands)):
+            self._wait(place)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+
+    def kill_each(self, over: Callable[[], bool]) -> None:
+        """Kill each of the four equally often, in any order, at any moment after it has come up."""
+        order = list(range(len(self._commands))) * (KILLS // len(self._commands))
+        self._rng.shuffle(order)
+        for place in order:
+            self._wait(place)
+            time.sleep(self._rng.uniform(0.2, 2.0))
+            assert not over(), "a client is done before all were killed"
+            self._running[place].kill()
+            self._running[place].wait()
+            self._start(place)
+            self.kills += 1
+
+    def _log(self, place: int) -> Path:
+        return self._home / f"{place}.log"
+
+    def _start(self, place: int) -> None:
+        with self._log(place).open("w") as out:
+            self._running[place] = start(self._commands[place], self._home, out, **self._settings)
+
+    def _wait(self, place: int) -> None:
+        until(lambda: any(said in self._log(place).read_text() for said in ("listens at", "takes jobs up")), 90)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def refreshed(http: httpx.Client, urls: list[str], user: str, rng: random.Random) -> str:
+    """Have a profile written anew, whichever server takes it; returns the id of the job that was acknowledged."""
+    for n in numbers():
+        headers = {"Idempotency-Key": f"{user}-{rng.getrandbits(64)}"}
+        for url in rng.sample(urls, 2) * 2:
+            try:
+                asked = {"writer": "llm", "force": True}
+                answer = http.post(f"{url}/v1/users/{user}/profile/refresh", json=asked, headers=headers)
+            except httpx.TransportError:
+                time.sleep(0.1)
+                continue
+            if answer.status_code == 202:
+                return str(answer.json()["job_id"])
+            # The server that had begun with it was killed: for 15 minutes nobody can say whether it ended.
+            assert (answer.status_code, answer.json()["type"]) == (409, "urn:limner:problem:under-way"), answer.text
+            break
+        assert n < 50, "no server takes it"
+    raise AssertionError
+
+
+def read_while(http: httpx.Client, urls: list[str], users: list[str], over: threading.Event) -> int:
+    """Read profiles from either server: each is whole, and never older than one that was read before."""
+    rng = random.Random(2)  # noqa: S311
+    latest, whole = dict.fromkeys(users, 0), 0
+    while not over.is_set():
+        user = rng.choice(users)
+        try:
+            answer = http.get(f"{rng.choice(urls)}/v1/users/{user}/profile")
+        except httpx.TransportError:
+            time.sleep(0.1)
+            continue
+        assert answer.status_code == 200 or (answer.status_code == 404 and not latest[user]), answer.text
+        if answer.status_code == 200:
+            found = answer.json()
+            assert found["version"] >= latest[user]
+            assert found["interests"]
+            assert all(claim["evidence"] for claim in found["interests"])
+            latest[user], whole = found["version"], whole + 1
+        time.sleep(0.2)
+    return whole
+
+
+@pytest.mark.slow
+def test_servers_and_workers_are_killed_at_random(
+    database: Database, database_url: str, crowd: list[str], scripted: ScriptedLLM, tmp_path: Path
+) -> None:
+    users = crowd[:OFTEN]
+    scripted.reset(slow(0.1, honest))
+    settings = SETTINGS | {"DATABASE_URL": database_url, "LLM__BASE_URL": scripted.url}
+    limits = httpx.Limits(max_keepalive_connections=0)  # a kept connection to a dead server says nothing new
+    unfinished = "select count(*) from jobs where finished_at is null"
+    over = threading.Event()
+    with (
+        Fleet(tmp_path, settings, seed=1) as fleet,
+        httpx.Client(timeout=20, limits=limits) as http,
+        ThreadPoolExecutor(CLIENTS + 1) as pool,
+    ):
+
+        def client(first: int) -> list[tuple[str, str]]:
+            rng = random.Random(first)  # noqa: S311
+            acknowledged = []
+            for n in range(first, REFRESHES, CLIENTS):
+                until(lambda n=n: fleet.kills * REFRESHES >= (n - 5) * KILLS)  # type: ignore[misc]
+                user = users[n % OFTEN]
+                acknowledged.append((refreshed(http, fleet.urls, user, rng), user))
+            return acknowledged
+
+        reading = pool.submit(read_while, http, fleet.urls, users, over)
+        asking = [pool.submit(client, first) for first in range(CLIENTS)]
+        try:
+            fleet.kill_each(lambda: any(one.done() and one.result() for one in asking))
+            acknowledged = [pair for one in asking for pair in one.result(90)]
+            until(lambda: rows(database, unfinished) == [(0,)], 90)
+        finally:
+            over.set()
+        assert reading.result() > OFTEN
+    items = rows(database, "select job_id, user_id, state, version from job_items")
+    assert {state for _, _, state, _ in items} == {"written"}
+    assert rows(database, "select distinct state from jobs") == [("done",)]
+    assert len(acknowledged) == REFRESHES
+    assert set(acknowledged) <= {(job_id, user) for job_id, user, _, _ in items}
+    stored = rows(database, "select user_id, version from profiles order by 1, 2")
+    assert sorted((user, version) for _, user, _, version in items) == stored  # type: ignore[type-var]
+    times = Counter(user for _, user, _, _ in items)
+    assert stored == [(user, version + 1) for user in users for version in range(times[user])]
+    active = rows(database, "select user_id, version from profiles where active order by 1")
+    assert active == [(user, times[user]) for user in users]
+    assert sum(done.profiles for done in list(check_profiles(database, users))[-1:]) == len(users)
+    assert rows(database, "select user_id from attempts where outcome = 'running'") == []
+    assert rows(database, "select count(*) from job_items where attempt > 1") != [(0,)]  # workers died at work

@@ -129,6 +129,7 @@ class ClaimChange(Wire):
     before: Claim | None
     after: Claim | None
     what: list[str] = Field(description="`new`, `gone`, or what differs.", examples=[["strength +0.41 to +0.35"]])
+    why: str | None = Field(description="Why it came, went or has other words; null where it was not noted.")
 
 
 class ProfileDiff(Wire):
@@ -212,7 +213,7 @@ def diff_profile(
     """The claims that differ; claims are matched by what they cite, and the best matches come first."""
     consenting(state, user_id)
     before, after = (_read(_load(state, user_id, version)) for version in (from_version, to_version))
-    changes = [ClaimChange(before=c.before, after=c.after, what=list(c.what)) for c in diff(before, after)]
+    changes = [ClaimChange(before=c.before, after=c.after, what=list(c.what), why=c.why) for c in diff(before, after)]
     return ProfileDiff(user_id=user_id, from_version=from_version, to_version=to_version, changes=changes)
 
 

@@ -41,11 +41,13 @@ Near = Annotated[float | None, Query(ge=0, le=1, description="Put near-duplicate
 
 
 def _pairs(attributes: list[str]) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for pair in attributes:
         name, equals, value = pair.partition("=")
         if not name or not equals:
             raise Problem(422, "invalid", f"The attribute filter {pair!r} is not of the form name=value.")
+        if found.get(name, value) != value:
+            raise Problem(422, "invalid", f"The attribute {name} is given twice, with different values.")
         found[name] = value
     return found
 

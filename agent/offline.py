@@ -1,0 +1,154 @@
+"""vLLM's engine in the process of a batch: no server, no protocol; for one machine that does nothing else meanwhile.
+
+    with engine(resolve("qwen2.5-coder-1.5b", home), ServeSettings()) as chat:
+        asyncio.run(write_profiles(chat))
+
+Requests are batched continuously, as the server does it, and made of the same parts: chat template, defaults of the
+model, schema, temperature 0. No seed: it would end the CPU engine.
+"""
+
+import gc
+import itertools
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from agent.chat import Answer, Message, cut_off, parsed
+from agent.errors import ChatError, ModelError, Usage
+from agent.models import Resolved
+from agent.serving import (
+    ServeSettings,
+    engine_argv,
+    installed_build,
+    require_chat_model,
+    require_memory,
+    usable_cores,
+    vllm_env,
+)
+from agent.slots import INTERACTIVE
+
+_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn"}
+
+
+class OfflineChat:
+    """A chat model that runs in this process' own engine.
+
+    It belongs to the first event loop that asks it.
+
+    Args:
+        running: vLLM's `AsyncLLM`.
+        tokenizer: The model's, with its chat template.
+        name: Of the model.
+    """
+
+    def __init__(self, running: Any, tokenizer: Any, name: str) -> None:
+        self.name = name
+        self._engine, self._tokenizer = running, tokenizer
+        self._defaults: dict[str, Any] = running.model_config.get_diff_sampling_param()
+        self._longest: int = running.model_config.max_model_len
+        self._numbers = itertools.count()
+
+    async def ask(
+        self, messages: Sequence[Message], schema: type[Answer], max_tokens: int, *, priority: int = INTERACTIVE
+    ) -> tuple[Answer, Usage]:
+        """Ask the engine."""
+        from vllm.inputs import TokensPrompt  # noqa: PLC0415 - takes seconds, and is not everywhere
+
+        started = time.perf_counter()
+        prompt = self._tokens(messages)
+        room = self._longest - len(prompt)
+        if room < 1:
+            raise ChatError("rejected", f"the prompt has {len(prompt)} tokens, and the model reads {self._longest}")
+        asked = self._sampling(schema, min(max_tokens, room))
+        try:
+            found: Any = None
+            request = f"limner-{next(self._numbers)}"
+            answers = self._engine.generate(TokensPrompt(prompt_token_ids=prompt), asked, request, priority=priority)
+            async for found in answers:
+                pass
+        except ValueError as error:
+            raise ChatError("rejected", f"the engine does not take the prompt: {error}") from error
+        except Exception as error:
+            raise self._failure(error) from error
+        written = found.outputs[0]
+        usage = Usage(len(prompt), len(written.token_ids), time.perf_counter() - started)
+        if written.finish_reason == "length":
+            raise cut_off(max_tokens, written.text, usage)
+        return parsed(written.text, schema, usage), usage
+
+    async def aclose(self) -> None:
+        """Do nothing: the engine ends with its block."""
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        self._engine = None
+
+    def _tokens(self, messages: Sequence[Message]) -> list[int]:
+        said = [{"role": role, "content": content} for role, content in messages]
+        text = self._tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _sampling(self, schema: type[BaseModel], max_tokens: int) -> Any:
+        from vllm import SamplingParams  # noqa: PLC0415 - as above
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams  # noqa: PLC0415
+
+        asked = {
+            "temperature": 0.0,
+            "max_tokens": max_tokens,
+            "structured_outputs": StructuredOutputsParams(json=_json_schema(schema)),
+            "output_kind": RequestOutputKind.FINAL_ONLY,
+        }
+        return SamplingParams.from_optional(**(self._defaults | asked))
+
+    def _failure(self, error: Exception) -> ChatError:
+        outcome = "unreachable" if self._engine.errored else "refused"
+        return ChatError(outcome, f"the engine has failed: {type(error).__name__}: {error}")
+
+
+@cache
+def _json_schema(schema: type[BaseModel]) -> dict[str, Any]:
+    return schema.model_json_schema()
+
+
+@contextmanager
+def engine(resolved: Resolved, settings: ServeSettings) -> Iterator[OfflineChat]:
+    """Start an engine; it ends with the block.
+
+    Args:
+        resolved: A pulled chat model.
+        settings: As for a server.
+
+    Raises:
+        ModelError: The model is not there or no chat model, vLLM is not installed, memory is short, or the engine did
+            not start.
+    """
+    require_chat_model(resolved)
+    build = installed_build()
+    require_memory(resolved, settings, build)
+    os.environ.update(vllm_env(settings, build, usable_cores()) | _QUIET)  # vLLM and its processes read it there
+    from transformers import AutoTokenizer  # noqa: PLC0415 - as above
+    from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415
+    from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
+    from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
+
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    given, _ = parser.parse_known_args([*engine_argv(resolved, settings, build), "--disable-log-stats"])
+    try:
+        running = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(given))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ModelError(f"vLLM could not load {resolved.name}: {error}") from error
+    try:
+        chat = OfflineChat(running, AutoTokenizer.from_pretrained(resolved.path), resolved.name)
+        try:
+            yield chat
+        finally:
+            chat.close()
+    finally:
+        running.shutdown()
+        del running
+        gc.collect()  # its finalizer fails when the interpreter ends
