@@ -57,7 +57,9 @@ class OfflineChat:
         self, messages: Sequence[Message], schema: type[Answer], max_tokens: int, *, priority: int = INTERACTIVE
     ) -> tuple[Answer, Usage]:
         """Ask the engine."""
-        from vllm.inputs import TokensPrompt  # noqa: PLC0415 - takes seconds, and is not everywhere
+        from vllm.exceptions import VLLMValidationError  # noqa: PLC0415 - takes seconds, and is not everywhere
+        from vllm.inputs import TokensPrompt  # noqa: PLC0415
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError  # noqa: PLC0415
 
         started = time.perf_counter()
         prompt = self._tokens(messages)
@@ -66,15 +68,15 @@ class OfflineChat:
             raise ChatError("rejected", f"the prompt has {len(prompt)} tokens, and the model reads {self._longest}")
         asked = self._sampling(schema, min(max_tokens, room))
         try:
-            found: Any = None
             request = f"limner-{next(self._numbers)}"
             answers = self._engine.generate(TokensPrompt(prompt_token_ids=prompt), asked, request, priority=priority)
-            async for found in answers:
-                pass
-        except ValueError as error:
+            found = [answer async for answer in answers][-1]
+        except (VLLMValidationError, ValueError) as error:
             raise ChatError("rejected", f"the engine does not take the prompt: {error}") from error
-        except Exception as error:
-            raise self._failure(error) from error
+        except EngineDeadError as error:
+            raise ChatError("unreachable", "the engine has ended; what it said last is above") from error
+        except EngineGenerateError as error:
+            raise ChatError("refused", f"the engine has failed: {error.__cause__}") from error
         written = found.outputs[0]
         usage = Usage(len(prompt), len(written.token_ids), time.perf_counter() - started)
         if written.finish_reason == "length":
@@ -104,10 +106,6 @@ class OfflineChat:
             "output_kind": RequestOutputKind.FINAL_ONLY,
         }
         return SamplingParams.from_optional(**(self._defaults | asked))
-
-    def _failure(self, error: Exception) -> ChatError:
-        outcome = "unreachable" if self._engine.errored else "refused"
-        return ChatError(outcome, f"the engine has failed: {type(error).__name__}: {error}")
 
 
 @cache

@@ -27,6 +27,7 @@ something else; there is much new evidence; the log has drifted; it is old and s
 Left = Literal["unchanged", "little new", "recipe", "items"]
 """Why none is written: nothing has changed; too little has; only the recipe or items have, and the policy waits."""
 
+_DAY = timedelta(days=1)
 _WHOLE: frozenset[Reason] = frozenset({"new", "recipe"})
 
 
@@ -164,7 +165,7 @@ def _judged(
         if reason is None and look.user_id in far:
             reason = "drift"
         touched = look.log or look.items or look.other_recipe
-        aged = look.written_at is not None and look.written_at < now - timedelta(days=policy.max_age_days)
+        aged = look.written_at is not None and (now - look.written_at) / _DAY > policy.max_age_days
         if reason is None and touched and aged:
             reason = "age"
         if reason is None and look.items and policy.on_items:

@@ -205,12 +205,12 @@ def _stored(session: Session, profile: Profile, hasher: Hasher) -> Outcome | Rej
     known = profile_files.with_key(session, user_id, profile.provenance.key)
     if any(_contract(one) == profile.model_copy(update={"version": one.row.version}) for one in known):
         return "unchanged"
-    active = profile_files.active_row(session, user_id)
-    if active is not None and _age(active) > _age(archive.to_rows(profile).row):
+    rows, active = archive.to_rows(profile), profile_files.active_row(session, user_id)
+    if active is not None and _age(active) > _age(rows.row):
         return "older"
     if refused := _unfounded(session, profile, user):
         return refused
-    profiles.save(session, archive.to_rows(profile), log_revision=profile.log.revision)
+    profiles.save(session, rows, log_revision=profile.log.revision)
     _catch_up(session, profile, user)
     return "stored"
 

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from agent import planning
 from agent.contract import Writer
 from agent.errors import ModelError
 from agent.profiling import Report
@@ -25,7 +26,10 @@ from api.settings import Settings
 from store import jobs, runs
 from store.database import Database
 from store.errors import ConflictError, ServerError, UnreachableError
+from store.selection import Selection
 from store.tables import JobRow
+
+Engine = Literal["server", "offline"]
 
 CHUNK = 256
 """Users whom a run takes up at once."""
@@ -117,11 +121,31 @@ def create(
         return jobs.create(session, "profiles", request, runtime.now(), None, users, CHUNK)
 
 
-def with_concurrency(settings: Settings, concurrency: int | None) -> Settings:
-    """Return the settings with another bound on the calls that are under way at once."""
-    if concurrency is None:
-        return settings
-    return settings.model_copy(update={"batch": settings.batch.model_copy(update={"concurrency": concurrency})})
+def whose(
+    settings: Settings, opened: Database, chosen: Selection, writer: Writer, *, policy: bool
+) -> tuple[Whose, dict[str, Any]]:
+    """Return for whom a run is, and what its job shows of that.
+
+    Args:
+        settings: All settings.
+        opened: The database.
+        chosen: The selection.
+        writer: Who puts it into words.
+        policy: Whether those are left as they are of whom too little is new.
+    """
+    asked = asked_of(chosen) | ({"policy": True} if policy else {})
+    if not (policy or chosen.drifted):
+        return chosen, asked
+    made_by = runtime.recipe(settings, writer)
+    return planning.chosen(opened, chosen, settings.batch.policy, made_by, runtime.now()), asked
+
+
+def adapted(settings: Settings, concurrency: int | None, engine: Engine | None) -> Settings:
+    """Return the settings with this bound on calls under way at once, and this engine, where they are given."""
+    batch = {} if concurrency is None else {"concurrency": concurrency}
+    llm = {} if engine is None else {"engine": engine}
+    parts = {"batch": settings.batch.model_copy(update=batch), "llm": settings.llm.model_copy(update=llm)}
+    return settings.model_copy(update=parts)
 
 
 def resume(settings: Settings, opened: Database, job_id: str, changed: Callable[[Gauge], None]) -> Ended:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from agent.errors import AgentError
 from api.commands import (
     ask,
+    batch,
     claim,
     data,
     db,
@@ -49,6 +50,7 @@ app.add_typer(claim.app, name="claim")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(keys.app, name="keys")
 app.add_typer(user.app, name="user")
+app.add_typer(batch.app, name="batch")
 app.command("ingest")(ingest.command)
 app.command("train")(recommend.train)
 app.command("recommend")(recommend.recommend)

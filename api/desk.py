@@ -4,11 +4,11 @@ import asyncio
 import time
 from contextlib import ExitStack
 from copy import copy
+from typing import NamedTuple
 
-from agent.chat import ChatClient, ChatModel
+from agent.chat import ChatModel
 from agent.contract import Writer
 from agent.embedder import SentenceEmbedder
-from agent.lanes import Lane
 from agent.loading import index_claims, prepare_catalogue
 from agent.profiling import Profiler
 from agent.unit import Clock, ModelInfo
@@ -20,6 +20,14 @@ from store import revisions
 from store.database import Database
 
 _REFRESH_SHARE = 0.1  # of the time goes into reading the catalogue anew, at most
+
+
+class _Model(NamedTuple):
+    """The language model for those who wait, and for batches: these share one lane, and go last."""
+
+    chat: ChatModel
+    lane: ChatModel
+    info: ModelInfo
 
 
 class Desk:
@@ -37,8 +45,7 @@ class Desk:
         self._settings = settings
         self._opened = opened
         self._clock = clock
-        self._model: tuple[ChatClient, ModelInfo] | None = None
-        self._lane: Lane | None = None  # of all batches together
+        self._model: _Model | None = None
         self._serving = ExitStack()
         self._starting = asyncio.Lock()
 
@@ -65,7 +72,7 @@ class Desk:
             evidence=self._settings.evidence_settings,
             language=self._settings.language,
             clock=self._clock,
-            users_at_once=self._settings.llm.users_at_once,
+            users_at_once=runtime.users_at_once(self._settings),
         )
         now = time.monotonic()
         self._read, self._fresh_until = revision, now + (now - started) / _REFRESH_SHARE
@@ -86,22 +93,21 @@ class Desk:
             self._read_catalogue(revision)
         made = copy(self._base)
         made.force = force
-        if batch:
-            made.users_at_once = runtime.users_at_once(self._settings)
         if writer == "llm":
-            client, info = await self._language_model()
-            if self._lane is None:
-                self._lane = runtime.in_batch_lane(self._settings, client)
-            chat: ChatModel = self._lane if batch else client
-            asked = self._settings.llm.writer
-            made.llm = (LlmWriter(chat, Repetition(self.embedder.embed), made.language, asked), info)
+            model, asked = await self._language_model(), self._settings.llm.writer
+            chat = model.lane if batch else model.chat
+            made.llm = (LlmWriter(chat, Repetition(self.embedder.embed), made.language, asked), model.info)
         return made
 
-    async def _language_model(self) -> tuple[ChatClient, ModelInfo]:
+    async def _language_model(self) -> _Model:
         async with self._starting:
+            if self._model is None and self._settings.llm.engine == "offline":
+                engine, info = self._serving.enter_context(runtime.batch_model(self._settings))
+                self._model = _Model(engine, engine, info)
             if self._model is None:
                 started = runtime.language_model(self._settings)
-                self._model = await asyncio.to_thread(self._serving.enter_context, started)
+                client, info = await asyncio.to_thread(self._serving.enter_context, started)
+                self._model = _Model(client, runtime.in_batch_lane(self._settings, client), info)
             return self._model
 
     async def give_up_model(self) -> None:
@@ -113,6 +119,6 @@ class Desk:
         """Close the connections to the model, and give its server back."""
         async with self._starting:
             if self._model is not None:
-                await self._model[0].aclose()
-                self._model = self._lane = None
+                await self._model.chat.aclose()
+                self._model = None
             await asyncio.to_thread(self._serving.close)

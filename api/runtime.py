@@ -1,7 +1,7 @@
 """What commands are made of, built from the settings: database, embedder, catalogue, writer."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +26,9 @@ from recommend.model import load
 from recommend.service import Recommender
 from store import models
 from store.database import Database, open_database
+
+_CALLS_OF_A_USER = 2  # under way at the same time, at the least: first all claims, then the few that are mended
+_FEWEST_USERS = 8
 
 
 def now() -> datetime:
@@ -64,7 +67,7 @@ def recipe(settings: Settings, writer: Writer) -> Recipe:
     """Return how profiles would be made, without loading or starting anything."""
     llm, asked = settings.llm, settings.llm.writer if writer == "llm" else None
     model = ModelInfo(llm.model)
-    if not llm.base_url:
+    if not llm.base_url or llm.engine == "offline":
         found = resolve(llm.model, settings.home)
         model = ModelInfo(found.name, found.weights_hash)
     embeds = resolve(settings.embedder.model, settings.home).name
@@ -96,10 +99,10 @@ def batch_model(settings: Settings) -> Iterator[tuple[ChatModel, ModelInfo]]:
     from agent.offline import engine  # noqa: PLC0415 - it imports vLLM
 
     found = fetched(settings, settings.llm.model)
-    with _starting(found):
-        running = engine(found, ServeSettings())
-    with running as offline:
-        yield offline, ModelInfo(found.name, found.weights_hash)
+    with ExitStack() as stack:
+        with _starting(found):
+            chat = stack.enter_context(engine(found, ServeSettings()))
+        yield chat, ModelInfo(found.name, found.weights_hash)
 
 
 @contextmanager
@@ -115,8 +118,9 @@ def in_batch_lane(settings: Settings, chat: PrioritizedChat) -> Lane:
 
 
 def users_at_once(settings: Settings) -> int:
-    """Return how many users' profiles a batch writes at once: enough to have all its calls under way."""
-    return max(settings.llm.users_at_once, settings.batch.concurrency * _servers(settings) // 2)
+    """Return how many users' profiles are written at once: enough to have all calls of a batch under way."""
+    calls = settings.batch.concurrency * _servers(settings)
+    return settings.llm.users_at_once or max(_FEWEST_USERS, calls // _CALLS_OF_A_USER)
 
 
 def _servers(settings: Settings) -> int:

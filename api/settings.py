@@ -39,7 +39,7 @@ class LlmSettings(WriterSettings):
             with `--scheduling-policy priority`; one that we start does.
         engine: What batches use: a server, or vLLM's engine in the process of the command (`offline`), which is for
             one machine, and for nobody else meanwhile.
-        users_at_once: Users whose profiles are being written at once.
+        users_at_once: Users whose profiles are being written at once; none: enough to have all calls under way.
     """
 
     base_url: str | None = None
@@ -49,7 +49,7 @@ class LlmSettings(WriterSettings):
     concurrency: int = Field(default=16, ge=1)
     priorities: bool = False
     engine: Literal["server", "offline"] = "server"
-    users_at_once: int = Field(default=8, ge=1)
+    users_at_once: int | None = Field(default=None, ge=1)
 
     @field_validator("base_url", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Literal
 
 import yaml
-from jinja2 import StrictUndefined, TemplateSyntaxError, meta
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
 Role = Literal["system", "user", "assistant"]
@@ -58,7 +58,7 @@ class Prompt:
         if set(values) != self.variables:
             missing, unused = sorted(self.variables - set(values)), sorted(set(values) - self.variables)
             raise PromptError(f"prompt {self.label}: missing variables {missing}, unused variables {unused}")
-        return [(role, _JINJA.from_string(text).render(values)) for role, text in self.messages]
+        return [(role, _template(text).render(values)) for role, text in self.messages]
 
 
 def parse(text: str, sha256: str) -> Prompt:
@@ -92,6 +92,11 @@ def parse(text: str, sha256: str) -> Prompt:
     if used != declared:
         raise PromptError(f"prompt {head['name']}: declares {sorted(declared)} but uses {sorted(used)}")
     return Prompt(head["name"], int(head["version"]), declared, head["output"], messages, sha256)  # type: ignore[arg-type]
+
+
+@cache
+def _template(text: str) -> Template:
+    return _JINJA.from_string(text)  # most of the time that a prompt takes
 
 
 @cache

@@ -8,7 +8,6 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import Select, func, select, tuple_
 from sqlmodel import Session, col
 
-from store import profiles
 from store.database import Database, driver
 from store.errors import NotFoundError
 from store.profiles import StoredClaim, StoredProfile
@@ -97,8 +96,8 @@ def _evidence(session: Session, profile_ids: Sequence[int | None]) -> dict[int, 
     # Plain tuples and not objects: that takes a tenth of the time, and there are a hundred pieces for each profile.
     cursor = driver(session).cursor(binary=True, row_factory=namedtuple_row)
     found: dict[int, list[EvidenceRow]] = {}
-    for piece in cursor.execute(_EVIDENCE, [profile_ids]):
-        found.setdefault(piece.claim_pk, []).append(cast("EvidenceRow", piece))
+    for piece in cast("list[EvidenceRow]", cursor.execute(_EVIDENCE, [profile_ids]).fetchall()):
+        found.setdefault(piece.claim_pk, []).append(piece)
     return found
 
 
@@ -110,10 +109,8 @@ def lock_user(session: Session, user_id: str) -> UserRow | None:
 
 def with_key(session: Session, user_id: str, key: str) -> list[StoredProfile]:
     """Return the versions of a user's profile that were written under this key."""
-    query = select(col(ProfileRow.version)).where(
-        col(ProfileRow.user_id) == user_id, ProfileRow.provenance["key"].astext == key
-    )
-    return [profiles.load(session, user_id, version) for version in session.scalars(query).all()]
+    query = select(ProfileRow).where(col(ProfileRow.user_id) == user_id, ProfileRow.provenance["key"].astext == key)
+    return _with_claims(session, session.scalars(query).all())
 
 
 def active_row(session: Session, user_id: str) -> ProfileRow | None:

@@ -6,6 +6,7 @@ URLs and Python give it.
 """
 
 import csv
+import html
 import json
 import re
 from collections.abc import Collection, Iterator
@@ -36,7 +37,7 @@ class Redaction:
         written = {
             user_id, json.dumps(user_id)[1:-1], json.dumps(user_id, ensure_ascii=False)[1:-1], repr(user_id)[1:-1],
             quote(user_id), quote(user_id, safe=""), user_id.replace('"', '""'),
-            user_id.encode("ascii", "backslashreplace").decode(),
+            user_id.encode("ascii", "backslashreplace").decode(), _in_html(user_id),
         }  # fmt: skip
         self.spellings = sorted(written, key=lambda text: (-len(text), text))
         self.short = len(user_id) < (_SHORT_NUMBER if user_id.isdigit() else _SHORT)
@@ -134,6 +135,10 @@ class Redaction:
                 start += _PART
                 file.seek(start)
                 data = file.read(_PART + _OVERLAP)
+
+
+def _in_html(text: str) -> str:
+    return html.escape(text, quote=False).replace('"', "&#34;").replace("'", "&#39;")
 
 
 def _as_word(spelling: str) -> bytes:

@@ -6,20 +6,26 @@ from typing import Any, LiteralString, NamedTuple
 
 from store.database import Database
 from store.selection import FROM, PAGE, Selection, condition, parts
-from store.units import DECLARED, NEWER_ITEMS
+from store.units import DECLARED, LATEST
 
 _RECENT = 2_000
 
 _LOOK: LiteralString = f"""
 select u.user_id, p.profile_id, p.recipe is distinct from %(recipe)s or p.key is null,
     p.corrections_revision is distinct from u.corrections_revision, p.declared is distinct from {DECLARED},
-    p.log_revision is distinct from u.log_revision, coalesce({NEWER_ITEMS}, false),
-    p.created_at, (p.log->>'last')::timestamptz, p.weight
+    p.log_revision is distinct from u.log_revision, p.created_at, (p.log->>'last')::timestamptz, p.weight,
+    p.catalogue_revision
 from {FROM}
 """  # noqa: S608 - our own text
+# For a page of users far quicker than a look at each one's items.
+_TOUCHED: LiteralString = """
+select distinct p.user_id from profiles p join events e using (user_id) join items i using (item_id)
+where p.active and p.user_id between %(first)s and %(last)s and i.revision > %(oldest)s
+    and i.revision > p.catalogue_revision
+"""
 _SIGNED: LiteralString = """t.weight * case
-    when e.value = 'NaN' then 0
-    when t.how = 'centred' then coalesce(greatest(-1, least(1, (e.value - %(neutral)s) / %(span)s)), 0)
+    when e.value = 'NaN' or t.how = 'centred' and e.value is null then 0
+    when t.how = 'centred' then greatest(-1, least(1, (e.value - %(neutral)s) / %(span)s))
     when t.how = 'fraction' and e.value is not null then greatest(0, least(1, e.value))
     else 1 end"""
 _EVENTS: LiteralString = f"""
@@ -66,10 +72,11 @@ class Look(NamedTuple):
         corrected: Whether the user has made or taken back corrections since.
         declared: Whether they have declared something else since.
         log: Whether their log has changed since.
-        items: Whether an item of their log has changed since.
         written_at: When the profile was written.
         last: Time of the last event that it has read.
         weight: Of the events that it has read; see `ProfileRow`.
+        catalogue_revision: Of all items at that time.
+        items: Whether an item of their log has changed since.
     """
 
     user_id: str
@@ -78,10 +85,11 @@ class Look(NamedTuple):
     corrected: bool
     declared: bool
     log: bool
-    items: bool
     written_at: datetime | None
     last: datetime | None
     weight: float | None
+    catalogue_revision: int | None
+    items: bool = False
 
 
 class Weighing(NamedTuple):
@@ -142,7 +150,18 @@ def looks(database: Database, selection: Selection, recipe: str, size: int = PAG
             full = len(page) == size
             if page:
                 parameters["after"] = page[-1].user_id
-                yield page
+                touched = _touched(database, page)
+                yield [look._replace(items=look.user_id in touched) for look in page] if touched else page
+
+
+def _touched(database: Database, page: Sequence[Look]) -> set[str]:
+    """Return the users of whose log an item has changed since their profile was written."""
+    known = [look.catalogue_revision for look in page if look.catalogue_revision is not None]
+    latest = _rows(database, f"select {LATEST}", ())[0][0]
+    if not known or min(known) >= latest:
+        return set()
+    rows = _rows(database, _TOUCHED, {"first": page[0].user_id, "last": page[-1].user_id, "oldest": min(known)})
+    return {user_id for (user_id,) in rows}
 
 
 def weighed(database: Database, since: Mapping[str, datetime], weighing: Weighing) -> dict[str, Weighed]:

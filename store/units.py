@@ -24,7 +24,7 @@ DECLARED: LiteralString = (
 LATEST: LiteralString = "coalesce((select max(revision) from items), 0)"
 """The revision of the whole catalogue."""
 NEWER_ITEMS: LiteralString = (
-    f"p.catalogue_revision < {LATEST} and exists (select from events e join items i using (item_id)"
+    f"coalesce(p.catalogue_revision < {LATEST}, false) and exists (select from events e join items i using (item_id)"
     " where e.user_id = u.user_id and i.revision > p.catalogue_revision)"
 )
 """Whether an item of a user's log has changed since their profile (`p`) was written."""

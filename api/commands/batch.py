@@ -23,10 +23,10 @@ from rich.table import Table
 
 from agent.contract import Writer
 from api import batch
-from api.batch import Ended, Gauge, OutOfReachError
-from api.commands import selecting
+from api.batch import Ended, Gauge, OutOfReachError, whose
+from api.commands import batch_plan, selecting
 from api.console import err, out
-from api.queue import Whose, enqueue_again, enqueue_profiles
+from api.queue import enqueue_again, enqueue_profiles
 from api.run_report import FOLDER, RunReport, duration, make_report, write_report
 from api.runtime import database, now
 from api.settings import Settings, read_settings
@@ -49,9 +49,16 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+app.command("plan")(batch_plan.command)
+
 JobArgument = Annotated[str | None, typer.Argument(help="Id of a run; the latest, if none is given.")]
 ConcurrencyOption = Annotated[
-    int | None, typer.Option(min=1, max=4_096, help="Calls of the model at once; LIMNER_LLM__CONCURRENCY if not given.")
+    int | None,
+    typer.Option(min=1, max=4_096, help="Calls of the model at once; LIMNER_BATCH__CONCURRENCY if not given."),
+]
+EngineOption = Annotated[
+    batch.Engine | None,
+    typer.Option(help="The model behind a server, or vLLM in this process (offline); LIMNER_LLM__ENGINE if not given."),
 ]
 ReportOption = Annotated[
     Path | None,
@@ -81,7 +88,12 @@ def run(
     older_than: selecting.OlderThanOption = None,
     drifted: selecting.DriftedOption = False,
     writer: Annotated[Writer, typer.Option(help="Who puts it into words.")] = "llm",
+    policy: Annotated[
+        bool,
+        typer.Option("--policy/--no-policy", help="Leave those as they are of whom too little is new; see `plan`."),
+    ] = True,
     force: Annotated[bool, typer.Option(help="Also where nothing has changed.")] = False,
+    engine: EngineOption = None,
     concurrency: ConcurrencyOption = None,
     report: ReportOption = None,
     wait: WaitOption = True,
@@ -94,27 +106,28 @@ def run(
         now(), user=user, users_file=users_file, all_=all_, where=where, changed=changed, changed_since=changed_since,
         older_than=older_than, drifted=drifted,
     )  # fmt: skip
-    settings = batch.with_concurrency(read_settings(), concurrency)
+    settings = batch.adapted(read_settings(), concurrency, engine)
     with _ends_as_said(), database(settings) as opened:
         _say_missing(opened, chosen)
-        users: Whose = chosen
+        users, asked = whose(settings, opened, chosen, writer, policy=policy and not force)
         if not wait:
             with opened.session() as session:
-                _say_queued(enqueue_profiles(session, users, writer, force=force))
+                _say_queued(enqueue_profiles(session, users, writer, force=force, asked=asked))
             return
-        job = batch.create(opened, users, writer, force=force)
+        job = batch.create(opened, users, writer, force=force, asked=asked)
         _work(settings, opened, job.job_id, report)
 
 
 @app.command(epilog=EXIT_CODES)
 def resume(
     job: JobArgument = None,
+    engine: EngineOption = None,
     concurrency: ConcurrencyOption = None,
     report: ReportOption = None,
     wait: WaitOption = True,
 ) -> None:
     """Go on with a run that is not over; what is written already is not written again."""
-    settings = batch.with_concurrency(read_settings(), concurrency)
+    settings = batch.adapted(read_settings(), concurrency, engine)
     with _ends_as_said(), database(settings) as opened:
         with opened.session() as session:
             try:

@@ -91,7 +91,10 @@ def moment(given: str, now: datetime, option: str) -> datetime:
         typer.BadParameter: It is neither.
     """
     if age := _AGE.fullmatch(given.strip()):
-        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        try:
+            return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        except OverflowError as error:
+            raise typer.BadParameter(f"{given} is longer than time itself", param_hint=option) from error
     try:
         at = datetime.fromisoformat(given.strip())
     except ValueError as error:

@@ -23,9 +23,9 @@ from agent.serving import free_memory, usable_cores
 from api.commands.demo import DEMO_USERS
 from api.console import err, out
 from api.settings import Settings, read_settings
-from tests.benchmarks import evidence, recommend, tokens, writer
+from tests.benchmarks import evidence, incremental, recommend, tokens, writer
 
-NAMES = ("ingest", "evidence", "writer", "tokens", "recommend")
+NAMES = ("ingest", "evidence", "writer", "tokens", "incremental", "recommend")
 Result = dict[str, Any]
 
 
@@ -127,7 +127,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(NAMES), help="names, with commas between (default: all)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
     parser.add_argument("--rows", type=int, default=5_000_000, help="events that ingest takes in")
-    parser.add_argument("--users", type=int, help="evidence: users at most (default: all)")
+    parser.add_argument("--users", type=int, help="evidence, incremental: users at most")
+    parser.add_argument("--real", action="store_true", help="incremental: by the model, not by a scripted server")
     parser.add_argument("--writer-users", type=int, default=len(DEMO_USERS), help="writer: users at most")
     parser.add_argument("--model", help="model of writer and tokens (default: that of the settings)")
     arguments = parser.parse_args()
@@ -147,6 +148,7 @@ def main() -> None:
         "evidence": lambda: evidence.measure(settings, arguments.users),
         "writer": lambda: writer.measure(settings, users),
         "tokens": lambda: tokens.measure(settings),
+        "incremental": lambda: incremental.measure(settings, arguments.users or 300, real=arguments.real),
         "recommend": recommend.measure,
     }
     results = run(arguments.only, ways)

@@ -100,6 +100,25 @@ async def test_what_is_sent(scripted: ScriptedLLM) -> None:
     assert "seed" not in sent  # a seed kills the CPU engine
 
 
+@pytest.mark.parametrize(("priorities", "priority", "sent"), [(True, 10, 10), (True, 0, None), (False, 10, None)])
+async def test_only_a_server_that_takes_priorities_is_told_of_one(
+    scripted: ScriptedLLM, priorities: bool, priority: int, sent: int | None
+) -> None:
+    await chat(scripted.url, priorities=priorities).ask(THEME, ThemesWords, 77, priority=priority)
+    assert scripted.requests[0].body.get("priority") == sent
+
+
+async def test_with_slots_full_of_batch_calls_a_person_is_next(scripted: ScriptedLLM) -> None:
+    scripted.reset(llm.slow(0.1))
+    model = chat(scripted.url, concurrency=2)
+    batch = [asyncio.create_task(model.ask(THEME, ThemesWords, 100, priority=10)) for _ in range(8)]
+    await asyncio.sleep(0.02)
+    await model.ask(INTENT, IntentWords, 100)
+    assert [request.schema for request in scripted.requests].index("IntentWords") == 2
+    assert not batch[-1].done()
+    await asyncio.gather(*batch)
+
+
 @pytest.mark.parametrize(
     ("script", "outcome", "raw"),
     [

@@ -179,16 +179,16 @@ def test_the_drift_by_hand(world: Database) -> None:
                 " where user_id = 'ann' and kind = 'interest' order by strength desc"
             )
         ).all()
-    shares = {claim_id: strength for claim_id, strength in rows}
+    shares: dict[str, float] = dict(map(tuple, rows))
     assert len(shares) == 2
     of_item = {"m": "", "k": ""}
     with world.session() as session:
         for group in of_item:
             of_item[group] = session.execute(
                 text(
-                    "select distinct claim_id from claims join profiles using (profile_id) join evidence using (claim_pk)"
-                    " join events using (event_id) where profiles.user_id = 'ann' and kind = 'interest'"
-                    " and not counter and item_id like :g"
+                    "select distinct claim_id from claims join profiles using (profile_id)"
+                    " join evidence using (claim_pk) join events using (event_id)"
+                    " where profiles.user_id = 'ann' and kind = 'interest' and not counter and item_id like :g"
                 ),
                 {"g": f"{group}%"},
             ).scalar_one()
@@ -303,6 +303,7 @@ def test_the_command(world: Database, monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "Cost:" in said
     assert "measured" in said
     monkeypatch.setenv("LIMNER_BATCH__ON_RECIPE", "false")
+    monkeypatch.setenv("LIMNER_BATCH__MAX_AGE_DAYS", "1e6")
     said = command_line(monkeypatch, world, "--all", "--writer", "template")
     assert "the policy waits" in said
     assert "Cost:" not in said

@@ -1,7 +1,11 @@
 """Profiles as files: what goes out comes back as it was, and nothing comes in that the store cannot vouch for."""
 
 import csv
+import gzip
+import itertools
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,8 +36,6 @@ from tests.command_line import Ended
 from tests.http_client import fresh
 from tests.personal import HASHER
 from tests.small_world import EVERYONE, NOW, SHOPPER, FakeEmbedder, event, fill, profiler, wrote
-
-SUFFIXES = ["parquet", "jsonl", "jsonl.gz", "jsonl.zst"]
 
 Take = Callable[..., Imported]
 
@@ -121,7 +123,7 @@ def count(database: Database, query: str) -> Any:
         return connection.execute(query).fetchone()[0]  # type: ignore[call-overload, index]
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
 def test_a_round_trip_loses_nothing_and_two_change_nothing(
     world: Database, tmp_path: Path, take: Take, suffix: str
 ) -> None:
@@ -149,6 +151,55 @@ def test_active_profiles_come_back_as_first_versions(world: Database, tmp_path: 
     empty(world)
     assert take(path) == Imported(read=6, stored=6)
     assert contracts(world) == [line.replace(b'"version":3', b'"version":1') for line in before]
+
+
+def test_packed_lines(world: Database, tmp_path: Path, take: Take) -> None:
+    for suffix, unpack in (("gz", gzip.decompress), ("zst", zstd)):
+        path = put(world, tmp_path / f"profiles.jsonl.{suffix}")
+        assert sorted(unpack(path.read_bytes()).splitlines()) == contracts(world)
+        assert take(path) == Imported(read=6, unchanged=6)
+
+
+def zstd(data: bytes) -> bytes:
+    unpacked: bytes = pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()
+    return unpacked
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_a_kill_leaves_no_half_of_anything(
+    world: Database, world_url: str, tmp_path: Path, take: Take, suffix: str
+) -> None:
+    whole = put(world, tmp_path / f"whole.{suffix}")
+    half = tmp_path / f"half.{suffix}"
+    before = contracts(world)
+    empty(world)
+    world.close()  # the child must have connections of its own
+
+    def die_at(wanted: int) -> Callable[[int, int], None]:
+        steps = itertools.count(1)
+        return lambda *_: os.kill(os.getpid(), signal.SIGKILL) if next(steps) == wanted else None
+
+    with RejectLog(tmp_path / "bad.csv") as rejects, patch.object(store.profile_files, "_BATCH", 1):
+        given: dict[str, Any] = {"hasher": HASHER, "clock": lambda: NOW}
+        more = given | {"rejects": rejects, "embedder": FakeEmbedder()}
+        form = format_of(whole)
+        dies(lambda: import_profiles(Database(world_url), whole, form, progress=die_at(3), **more))
+        assert contracts(world) == [line.replace(b'"version":3', b'"version":1') for line in before[:3]]
+        assert take(whole) == Imported(read=6, stored=3, unchanged=3)
+        world.close()
+        dies(lambda: export_profiles(Database(world_url), half, form, progress=die_at(4), **given))
+    assert not half.exists()
+    assert put(world, half).exists()
+
+
+def dies(work: Callable[[], object]) -> None:
+    pid = os.fork()
+    if not pid:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
 
 
 def test_a_parquet_file_is_typed_and_says_what_it_is(world: Database, tmp_path: Path) -> None:

@@ -154,6 +154,7 @@ def test_a_key_is_never_of_a_newer_log_than_was_read(world: Database, monkeypatc
         return read(database, *rest)
 
     for moment in (late, early):
+        do(world, CHANGES["an event"])
         monkeypatch.setattr(profiling, "load_users", moment)
         assert wrote(profiler(world), ["ann"]).written == ["ann"]
         monkeypatch.setattr(profiling, "load_users", read)

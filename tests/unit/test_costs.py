@@ -10,9 +10,9 @@ from store.since import Written
 START = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-def account(again: bool, tokens_in: int, tokens_out: int, calls: int, begin: float, seconds: float) -> Written:
+def account(again: int, tokens_in: int, tokens_out: int, calls: int, begin: float, seconds: float) -> Written:
     at = START + timedelta(seconds=begin)
-    return Written(again, tokens_in, tokens_out, calls, at, at + timedelta(seconds=seconds))
+    return Written(bool(again), tokens_in, tokens_out, calls, at, at + timedelta(seconds=seconds))
 
 
 def test_without_a_past_it_rests_on_measured_defaults() -> None:
@@ -27,8 +27,8 @@ def test_without_a_past_it_rests_on_measured_defaults() -> None:
 def test_it_rests_on_the_latest_profiles_and_on_how_they_ran_side_by_side() -> None:
     # 20 whole ones of 8 s, four at a time (five rounds from 0 to 40 s); then, after an hour, 20 that went on, of 1 s,
     # one after another: 160 + 20 s of work in 40 + 20 s, so three at a time.
-    whole = [account(False, 1_000, 100, 6, 8 * (n // 4), 8) for n in range(20)]
-    further = [account(True, 200, 20, 1, 3_600 + n, 1) for n in range(20)]
+    whole = [account(0, 1_000, 100, 6, 8 * (n // 4), 8) for n in range(20)]
+    further = [account(1, 200, 20, 1, 3_600 + n, 1) for n in range(20)]
     found = estimate(30, 60, [*further, *whole], "llm", Prices(2.0, 10.0))
     assert (found.profiles, found.calls) == (90, 30 * 6 + 60)
     assert (found.tokens_in, found.tokens_out) == (30_000 + 12_000, 3_000 + 1_200)
@@ -41,8 +41,8 @@ def test_it_rests_on_the_latest_profiles_and_on_how_they_ran_side_by_side() -> N
 
 
 def test_where_there_are_few_of_a_kind_all_are_taken() -> None:
-    accounts = [account(False, 100, 10, 2, n, 1) for n in range(15)] + [account(True, 300, 30, 4, n, 1) for n in (20,)]
-    accounts += [account(True, 300, 30, 4, 30 + n, 1) for n in range(14)]
+    accounts = [account(0, 100, 10, 2, n, 1) for n in range(15)] + [account(1, 300, 30, 4, n, 1) for n in (20,)]
+    accounts += [account(1, 300, 30, 4, 30 + n, 1) for n in range(14)]
     found = estimate(1, 1, accounts, "llm")
     assert (found.calls, found.tokens_in, found.tokens_out) == (6, 400, 40)
     assert "measured" in estimate(1, 0, accounts[:19], "llm").rests_on[0]

@@ -99,6 +99,7 @@ def test_the_command_for_the_cpu_build(model: Resolved):
     assert following(argv, "--max-num-seqs") == "16"
     assert following(argv, "--dtype") == "bfloat16"
     assert "--enforce-eager" in argv
+    assert following(argv, "--scheduling-policy") == "priority"
     assert "--no-enable-log-requests" in argv
     assert "--enable-auto-tool-choice" not in argv
 
