@@ -10,7 +10,7 @@ from agent.contract import Writer
 from store.since import Written
 
 _ENOUGH = 20
-_LLM = "measured: tokens of a log of 50 events; calls and seconds of a model of 1.5 billion weights on two CPU cores"
+_LLM = "measured: calls and tokens of logs of 50 events, time of a model of 1.5 billion weights on two CPU cores"
 _TEMPLATE = "measured: logs of 50 events on one CPU core"
 
 
@@ -54,7 +54,7 @@ class _Cost(NamedTuple):
 
 
 _DEFAULTS: dict[Writer, tuple[_Cost, str]] = {
-    "llm": (_Cost(8, 5_100, 400, 8.0), _LLM),
+    "llm": (_Cost(6.8, 5_225, 306, 13.5), _LLM),
     "template": (_Cost(0, 0, 0, 0.01), _TEMPLATE),
 }
 

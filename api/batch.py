@@ -96,9 +96,15 @@ class Gauge:
     def close(self, chunk: int) -> None:
         """Keep of a chunk that is over no more than numbers."""
         if (report := self._live.pop(chunk, None)) is not None:
-            self._over += len(report.written) + len(report.unchanged) + len(report.failed)
-            self._failed += len(report.failed)
-            self._tokens += report.tokens_in + report.tokens_out
+            over = len(report.written) + len(report.unchanged) + len(report.failed)
+            self.add(over, len(report.failed), report.tokens_in + report.tokens_out)
+
+    def add(self, over: int, failed: int, tokens: int) -> None:
+        """Count users who are over, those of them who failed, and what the model has read and written for them."""
+        self._over += over
+        self._failed += failed
+        self._tokens += tokens
+        self._changed(self)
 
 
 def create(

@@ -101,8 +101,8 @@ def batch_model(settings: Settings) -> Iterator[tuple[ChatModel, ModelInfo]]:
     found = fetched(settings, settings.llm.model)
     with ExitStack() as stack:
         with _starting(found):
-            chat = stack.enter_context(engine(found, ServeSettings()))
-        yield chat, ModelInfo(found.name, found.weights_hash)
+            offline = stack.enter_context(engine(found, ServeSettings()))
+        yield offline, ModelInfo(found.name, found.weights_hash)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ async def test_what_is_sent(scripted: ScriptedLLM) -> None:
 
 @pytest.mark.parametrize(("priorities", "priority", "sent"), [(True, 10, 10), (True, 0, None), (False, 10, None)])
 async def test_only_a_server_that_takes_priorities_is_told_of_one(
-    scripted: ScriptedLLM, priorities: bool, priority: int, sent: int | None
+    scripted: ScriptedLLM, *, priorities: bool, priority: int, sent: int | None
 ) -> None:
     await chat(scripted.url, priorities=priorities).ask(THEME, ThemesWords, 77, priority=priority)
     assert scripted.requests[0].body.get("priority") == sent

@@ -51,7 +51,7 @@ def test_one_server_tries_again_by_itself_and_several_take_over_from_each_other(
 
 
 @pytest.mark.parametrize("priorities", [True, False])
-def test_a_batch_has_a_lane(priorities: bool):
+def test_a_batch_has_a_lane(*, priorities: bool):
     given = settings(base_url=TWO, model="m", priorities=priorities)
     with runtime.batch_model(given) as (chat, info):
         assert isinstance(chat, Lane)

@@ -9,25 +9,30 @@ from typing import Annotated, Any, Literal
 import anyio
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Path, Query, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from agent.contract import Writer as ProfileWriter
 from api import runtime
+from api.batch import whose
 from api.http import paging
 from api.http.auth import Reader, Writer, note
 from api.http.paging import After, Limit, Page
 from api.http.problems import responses
 from api.http.state import State, StateDep
-from api.queue import enqueue_profiles
+from api.queue import Whose, enqueue_profiles
+from api.run_report import RunReport, make_report
 from store import jobs
-from store.errors import NotFoundError
+from store.errors import ConflictError, NotFoundError
 from store.jobs import ItemState, JobState, Kind
 from store.records import MAX_ID
+from store.selection import Selection
 from store.tables import JobItemRow, JobRow
 
 router = APIRouter(tags=["jobs"])
 _MOST_USERS = 10_000
+_MOST_ATTRIBUTES = 20
+_NARROWING = {"where", "changed", "changed_since", "older_than", "drifted"}
 _EVENT_PAUSE_S = 0.5
 _READING_SHARE = 0.1  # of the time goes into counting a large job's items, at most
 
@@ -57,8 +62,32 @@ class NewJob(Wire):
         Literal["all"]
         | Annotated[list[ListedUserId], Field(min_length=1, max_length=_MOST_USERS), AfterValidator(_each_once)]
     ) = Field(description="Ids, or `all` who consent and have a log.")
+    where: dict[str, str] = Field(
+        default_factory=dict,
+        max_length=_MOST_ATTRIBUTES,
+        description="Only those who have declared these attributes.",
+        examples=[{"country": "se"}],
+    )
+    changed: bool = Field(
+        default=False, strict=True, description="Only those without a profile, or with a change of what it rests on."
+    )
+    changed_since: AwareDatetime | None = Field(default=None, description="Only those whose log has changed since.")
+    older_than: AwareDatetime | None = Field(default=None, description="Only those with a profile from before that.")
+    drifted: bool = Field(default=False, strict=True, description="Only those whose log has drifted away.")
+    policy: bool = Field(
+        default=False, strict=True, description="Leave those as they are of whom the policy finds too little new."
+    )
     writer: ProfileWriter = "llm"
     force: bool = Field(default=False, strict=True, description="Also where nothing has changed.")
+
+    @property
+    def selection(self) -> Selection | None:
+        """The users as a selection; None where they are no more than named, or all."""
+        said = self.model_dump(include=_NARROWING, exclude_defaults=True)
+        if not (said or self.policy):
+            return None
+        who: dict[str, Any] = {"everyone": True} if self.users == "all" else {"users": tuple(self.users)}
+        return Selection(**who, **said)
 
 
 class Counts(Wire):
@@ -116,10 +145,15 @@ class JobItem(Wire):
 def create_job(job: NewJob, state: StateDep, caller: Writer, response: Response) -> JobProgress:
     """Have profiles written by the workers; one worker at least must run (`limner worker`).
 
-    All users must consent. Users for whom nothing has changed are left as they are, unless `force` is said.
+    Users who are listed must consent, unless the list is narrowed down. Users for whom nothing has changed are left as
+    they are, unless `force` is said.
     """
+    users: Whose = job.users
+    asked = None
+    if (selection := job.selection) is not None:
+        users, asked = whose(state.settings, state.database, selection, job.writer, policy=job.policy)
     with state.database.session() as session:
-        job_id = enqueue_profiles(session, job.users, job.writer, force=job.force, created_by=caller.key_id)
+        job_id = enqueue_profiles(session, users, job.writer, force=job.force, created_by=caller.key_id, asked=asked)
     response.headers["Location"] = f"/v1/jobs/{job_id}"
     return read_progress(state, job_id)
 
@@ -166,6 +200,21 @@ def list_job_items(
     shown = [_item(row) for row in rows[:limit]]
     note(state, caller, "list_job_items", [item.user_id for item in shown], durable=False)
     return Page(items=shown, next=paging.encode((shown[-1].user_id,)) if len(rows) > limit else None)
+
+
+@router.get("/jobs/{job_id}/report", summary="Report on a job", responses=responses(404, 409))
+def report_job(job_id: JobId, state: StateDep, caller: Writer) -> RunReport:
+    """What a job of profiles came to so far: counts, tokens, cost, speed, quality against the last of its kind.
+
+    Of a training there is none.
+    """
+    with state.database.session() as session:
+        if jobs.get(session, job_id).kind != "profiles":
+            raise ConflictError(f"The job {job_id} trains a model, and has no report. GET /v1/models tells of models.")
+    report = make_report(state.database, job_id, state.settings.batch, runtime.now())
+    named = {slow.user_id for slow in report.slowest} | {failed.user_id for failed in report.failed}
+    note(state, caller, "report_job", sorted(named), durable=False)
+    return report
 
 
 @router.get(
