@@ -209,7 +209,7 @@ class Profiler:
     def _chunk(self, ids: Sequence[str]) -> _Chunk:
         with self.database.session() as session:  # before the logs: a key must not be of anything newer than these
             found = units.standings(session, ids)
-        loaded = load_users(self.database, list(found), self.catalogue, self.embedder)
+        loaded = load_users(self.database, [i for i in ids if i in found], self.catalogue, self.embedder)
         return _Chunk(loaded, [found[log.user.user_id].inputs for log, _ in loaded.logs], self._in_force(ids))
 
     async def _drafted(self, chunks: AsyncIterator[_Chunk], report: Report) -> AsyncGenerator[_Due, None]:

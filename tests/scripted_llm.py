@@ -193,9 +193,9 @@ class ScriptedLLM:
         record: What was asked since the start or the last `reset`.
     """
 
-    def __init__(self, script: Script = honest) -> None:
+    def __init__(self, script: Script = honest, port: int = 0) -> None:
         self.script, self.record = script, Record()
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self._ready = threading.Event()
         self._connections: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)

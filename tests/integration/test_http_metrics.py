@@ -180,7 +180,8 @@ def test_where_there_is_no_database(http: TestClient, monkeypatch: pytest.Monkey
 def plans(database: Database) -> Iterator[str]:
     limits = {"most": figures.MOST, "recent": figures.RECENT}
     with database.raw() as connection:
-        connection.execute("set local enable_seqscan = off")
+        for setting in figures._SETTINGS:
+            connection.execute(f"set local {setting}")
         for query, given in (
             (figures._LAST, None), (figures._CALLS, (1, 2)), (figures._WRITTEN, (1, 2)), (figures._QUEUE, limits),
             (figures._JOBS, limits), (figures._ITEMS, limits), (figures._AGES, (1.0,)),

@@ -1,0 +1,356 @@
+"""Kill everything at random moments: nothing is lost, and no more is done twice than was under way.
+
+    python -m tests.benchmarks.kill [--rounds 10] [--users 300] [--seed 1] [--real MODEL] [--out FILE]
+
+A run over many users is begun; in each round the command, a worker, the embedded database server or the model's server
+gets SIGKILL, and `limner batch resume` goes on. The model's server is the scripted one, which writes down each call, or
+vLLM with a model of the catalogue, whose weights must be there.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+from sqlalchemy import text
+
+from agent.check import check_profiles
+from agent.models import resolve
+from agent.serving import ServeSettings, installed_build, usable_cores, vllm_argv, vllm_env
+from api.settings import read_settings
+from store import jobs, runs
+from store.database import Database, open_database
+from tests.command_line import ROOT, start
+from tests.crowd import add_crowd
+from tests.scripted_llm import MODEL, Reply, Request, ScriptedLLM, honest, slow
+
+TARGETS = ("command", "worker", "database", "model")
+CONCURRENCY = 8
+_ANSWER_S = 0.25
+_PATIENCE_S = 180.0
+_SETTINGS = {
+    "WORKER__HEARTBEAT_S": "1", "WORKER__STALLED_S": "2.5", "WORKER__TRIES": "50",
+    "BATCH__CONCURRENCY": str(CONCURRENCY), "LLM__USERS_AT_ONCE": str(CONCURRENCY // 2),
+}  # fmt: skip
+
+Say = Callable[[str], None]
+
+
+class Round(NamedTuple):
+    """A kill: what was killed, how many users were written by then, and how many attempts it cut off."""
+
+    target: str
+    written: int
+    cut_off: int
+
+
+class Outcome(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        rounds: The kills.
+        active: Users by their number of active profiles.
+        versions: Users by their number of versions.
+        checked: Active profiles that follow from the events that they cite.
+        states: Of the run's items.
+        attempts: To write a profile, by how they ended.
+        after: Attempts that began after their user was written.
+        calls: That the model's server got; None if it does not count.
+        paid: Calls that stored profiles rest on.
+        second: Calls of a second run, over unchanged data.
+    """
+
+    rounds: list[Round]
+    active: dict[int, int]
+    versions: dict[int, int]
+    checked: int
+    states: dict[str, int]
+    attempts: dict[str, int]
+    after: int
+    calls: int | None
+    paid: int
+    second: int | None
+
+    @property
+    def cut_off(self) -> int:
+        """Attempts that were cut off."""
+        return sum(count for outcome, count in self.attempts.items() if outcome != "written")
+
+    def wrong(self, users: int) -> list[str]:
+        """Say what does not hold."""
+        per_user = self.paid / users
+        wrong = {
+            "not every user has exactly one active profile": self.active != {1: users},
+            "a user has several versions": self.versions != {1: users},
+            "a profile does not follow from its events": self.checked != users,
+            "not all items were written": self.states != {"written": users},
+            "users were begun again after they were written": self.after > 0,
+            "a kill has cut off more users than were under way": any(r.cut_off > 2 * CONCURRENCY for r in self.rounds),
+            "work was done twice that was not under way": self.calls is not None
+            and not self.paid <= self.calls <= self.paid + per_user * self.cut_off,
+            "a second run has asked the model": bool(self.second),
+        }
+        return [what for what, holds in wrong.items() if holds]
+
+
+class Model:
+    """The model's server, as a process that can be killed; it always has the same port."""
+
+    def __init__(self, home: Path, real: str | None) -> None:
+        self.calls_log = home / "calls.log"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = int(free.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self._log = home / "model.log"
+        if real is None:
+            self.name, self._counts = MODEL, True
+            self._argv = [
+                sys.executable,
+                "-m",
+                "tests.benchmarks.kill",
+                "--answer",
+                str(self.port),
+                str(self.calls_log),
+            ]
+            self._env: dict[str, str] = {"PYTHONPATH": str(ROOT)}
+        else:
+            found, settings, build = resolve(real, read_settings().home), ServeSettings(), installed_build()
+            self.name, self._counts = found.name, False
+            self._argv = vllm_argv(found, settings, build, self.port)
+            self._env = vllm_env(settings, build, usable_cores())
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._argv, env=os.environ | self._env, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
+            )
+        until(self._answers, f"the model's server to answer (see {self._log})")
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(self.url.removesuffix("/v1") + "/health", timeout=2).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def kill(self) -> None:
+        """Kill it and the processes that it has started."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    @property
+    def calls(self) -> int | None:
+        """The calls that it got."""
+        if not self._counts:
+            return None
+        return len(self.calls_log.read_bytes().splitlines()) if self.calls_log.exists() else 0
+
+
+class Scene:
+    """A data directory with its own database, a model's server, and what is to be killed."""
+
+    def __init__(self, home: Path, real: str | None, seed: int, say: Say) -> None:
+        self._home, self._say, self._real = home, say, real
+        self._rng = random.Random(seed)  # noqa: S311
+        self.model = Model(home, real)
+        self._settings = _SETTINGS | {"LLM__BASE_URL": self.model.url, "LLM__MODEL": self.model.name}
+        self._holding = ExitStack()
+        self._job_id = ""
+
+    def __enter__(self) -> "Scene":
+        self._open()
+        self.model.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._holding.close()
+        self.model.kill()
+
+    def _open(self) -> None:
+        self._holding.close()
+        self.database: Database = self._holding.enter_context(open_database(None, self._home))
+        self.database.upgrade()
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the database."""
+        with self.database.session() as session:
+            return [tuple(row) for row in session.execute(text(query))]
+
+    def written(self) -> int:
+        """Return how many users are written."""
+        return int(self.rows("select count(*) from job_items where state = 'written'")[0][0])
+
+    def _cut_off(self) -> int:
+        return int(self.rows("select count(*) from attempts where outcome <> 'written'")[0][0])
+
+    @contextmanager
+    def _running(self, *args: str) -> Iterator[subprocess.Popen[str]]:
+        with (self._home / "commands.log").open("a") as log:
+            process = start(list(args), self._home, log, **self._settings)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def _done(self, *args: str) -> int:
+        with self._running(*args) as process:
+            return process.wait(_PATIENCE_S)
+
+    def begin(self, users: int) -> None:
+        """Store the users, and a run for them: the first command is killed as soon as the run is there."""
+        add_crowd(self.database, users)
+        with self._running("batch", "run", "--all", "--no-policy"):
+            until(lambda: bool(self.rows("select 1 from jobs")), "the run to begin")
+        with self.database.session() as session:
+            self._job_id = runs.latest(session)
+
+    def round(self, target: str) -> Round:
+        """Go on with the run, and kill something at a random moment."""
+        before, cut_off = self.written(), self._cut_off()
+        if target == "worker":
+            self._until_done("batch", "resume", self._job_id, "--no-wait")
+        args = ["worker", "--concurrency", "2"] if target == "worker" else ["batch", "resume", self._job_id]
+        with self._running(*args) as process:
+            until(lambda: self.written() > before or process.poll() is not None, "the run to go on")
+            time.sleep(self._rng.uniform(0.0, 2.0))
+            if process.poll() is not None:
+                raise RuntimeError(f"{args} ended before anything was killed; see {self._home}/commands.log")
+            if target in {"command", "worker"}:
+                process.kill()
+            elif target == "model":
+                self.model.kill()
+            else:
+                os.kill(self._postmaster(), signal.SIGKILL)
+            code = process.wait(_PATIENCE_S)
+        if target in {"database", "model"} and code != 5:  # noqa: PLR2004 - out of reach
+            raise RuntimeError(f"the command ended with {code}, and not with 5, as the {target} was killed")
+        if target == "database":
+            self._open()
+        if target == "model":
+            self.model.start()
+        done = Round(target, self.written(), self._cut_off() - cut_off)
+        self._say(f"{target:9} killed: {done.written:4} users written, {done.cut_off:2} cut off")
+        return done
+
+    def _postmaster(self) -> int:
+        return int((self._home / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0])
+
+    def _until_done(self, *args: str) -> None:
+        """Run a command until it is not refused: workers that were killed are thought to live for a while."""
+        until(lambda: self._done(*args) == 0, f"{' '.join(args)} to be done", pause=1.0)
+
+    def end(self) -> None:
+        """Go on until nothing is left."""
+        self._until_done("batch", "resume", self._job_id)
+
+    def outcome(self, users: int, rounds: list[Round]) -> Outcome:
+        """Look at what there is, and run once more over unchanged data."""
+
+        def by(query: str) -> dict[Any, int]:
+            return {key: int(count) for key, count in self.rows(query)}
+
+        calls = self.model.calls
+        per_user = "select {} as n from users u left join profiles p using (user_id) group by u.user_id"
+        counted = "select n, count(*) from ({}) counted group by n"
+        ids = [user_id for (user_id,) in self.rows("select user_id from profiles where active order by 1")]
+        with self.database.session() as session:
+            states = jobs.progress(session, self._job_id).counts
+        found = Outcome(
+            rounds=rounds,
+            active=by(counted.format(per_user.format("count(*) filter (where p.active)"))),
+            versions=by(counted.format(per_user.format("count(p.profile_id)"))),
+            checked=[done.profiles for done in check_profiles(self.database, ids)][-1],
+            states=states,
+            attempts=by("select outcome, count(*) from attempts group by outcome"),
+            after=int(self.rows(_AFTER)[0][0]),
+            calls=calls,
+            paid=int(self.rows(_PAID)[0][0]),
+            second=None,
+        )
+        self._until_done("batch", "run", "--all", "--no-policy")
+        return found if calls is None else found._replace(second=(self.model.calls or 0) - calls)
+
+
+_AFTER = """
+select count(*) from attempts a
+where exists (select from attempts w where w.user_id = a.user_id and w.outcome = 'written' and w.attempt_id < a.attempt_id)
+"""
+_PAID = "select count(*) from llm_calls c join attempts a using (attempt_id) where a.outcome = 'written'"
+
+
+def until(holds: Callable[[], bool], what: str, pause: float = 0.05) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + _PATIENCE_S
+    while not holds():
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {_PATIENCE_S:.0f} s for {what}")
+        time.sleep(pause)
+
+
+def kill_at_random(home: Path, rounds: int, users: int, seed: int, say: Say, real: str | None = None) -> Outcome:
+    """Run it; each target is killed about equally often, in any order."""
+    order = [TARGETS[n % len(TARGETS)] for n in range(rounds)]
+    random.Random(seed).shuffle(order)  # noqa: S311
+    with Scene(home, real, seed, say) as scene:
+        scene.begin(users)
+        done = [scene.round(target) for target in order]
+        scene.end()
+        return scene.outcome(users, done)
+
+
+def answer(port: int, log: Path) -> None:
+    """Answer as the scripted server does, and write each call down before."""
+    with log.open("a") as file:
+
+        def script(request: Request, n: int) -> Reply:
+            file.write(f"{request.schema}\n")
+            file.flush()
+            return slow(_ANSWER_S, honest)(request, n)
+
+        with ScriptedLLM(script, port):
+            signal.pause()
+
+
+def main() -> int:
+    """Run it as a program; the exit status is 1 if something does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--users", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--real", metavar="MODEL", help="a model of the catalogue, served by vLLM")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--answer", nargs=2, metavar=("PORT", "LOG"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.answer:
+        answer(int(given.answer[0]), Path(given.answer[1]))
+        return 0
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="limner-kill-") as home:
+        found = kill_at_random(Path(home), given.rounds, given.users, given.seed, print, given.real)
+    told = found._asdict() | {
+        "rounds": [done._asdict() for done in found.rounds],
+        "targets": Counter(done.target for done in found.rounds),
+        "seconds": round(time.monotonic() - began, 1),
+        "wrong": found.wrong(given.users),
+    }
+    print(json.dumps(told, indent=2))
+    if given.out:
+        given.out.write_text(json.dumps(told, indent=2) + "\n")
+    return 1 if told["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
