@@ -11,7 +11,7 @@ from store.since import Written
 
 _ENOUGH = 20
 _LLM = "measured: calls and tokens of logs of 50 events, time of a model of 1.5 billion weights on two CPU cores"
-_TEMPLATE = "measured: logs of 50 events on one CPU core"
+_TEMPLATE = "measured: logs of 100 events on one CPU core"
 
 
 class Prices(NamedTuple):
@@ -55,7 +55,7 @@ class _Cost(NamedTuple):
 
 _DEFAULTS: dict[Writer, tuple[_Cost, str]] = {
     "llm": (_Cost(6.8, 5_225, 306, 13.5), _LLM),
-    "template": (_Cost(0, 0, 0, 0.01), _TEMPLATE),
+    "template": (_Cost(0, 0, 0, 0.06), _TEMPLATE),
 }
 
 

@@ -29,7 +29,7 @@ from store.errors import ConflictError, ServerError, UnreachableError
 from store.selection import Selection
 from store.tables import JobRow
 
-Engine = Literal["server", "offline"]
+Engine = Literal["server", "offline", "ray"]
 
 CHUNK = 256
 """Users whom a run takes up at once."""
@@ -147,9 +147,12 @@ def whose(
 
 
 def adapted(settings: Settings, concurrency: int | None, engine: Engine | None) -> Settings:
-    """Return the settings with this bound on calls under way at once, and this engine, where they are given."""
+    """Return the settings with this bound on calls under way at once, and this engine, where they are given.
+
+    The workers of a Ray cluster use the engine of the settings.
+    """
     batch = {} if concurrency is None else {"concurrency": concurrency}
-    llm = {} if engine is None else {"engine": engine}
+    llm = {} if engine is None or engine == "ray" else {"engine": engine}
     parts = {"batch": settings.batch.model_copy(update=batch), "llm": settings.llm.model_copy(update=llm)}
     return settings.model_copy(update=parts)
 

@@ -25,7 +25,7 @@ from api.settings import BatchSettings, Settings
 from prompts.loader import PromptError
 from recommend.errors import RecommendError
 from store import audit, factors, jobs, models, profiles
-from store.database import Database
+from store.database import Database, make_durable
 from store.errors import StoreError
 from store.jobs import Outcome, Tally
 from store.privacy import hasher
@@ -166,6 +166,8 @@ class Chunks:
 
     def _fence(self, job: JobRow, taken: Mapping[str, int], session: Session, user_id: str, version: int) -> None:
         now = self._clock()
+        if job.request["writer"] == "llm":
+            make_durable(session)
         jobs.fence(session, job.job_id, user_id, taken[user_id], version, now)
         audit.note(session, now, job.created_by, "write_profile", self._hasher.subject(user_id), job.job_id)
 
@@ -189,6 +191,7 @@ class Chunks:
         """
         failed = {user_id: Outcome("failed", reason)}
         with self._opened.session() as session:
+            make_durable(session)
             return jobs.finish(session, job_id, {user_id: attempt}, failed, self._clock()) > 0
 
     def still_mine(self, job_id: str, taken: Mapping[str, int]) -> frozenset[str]:

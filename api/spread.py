@@ -93,7 +93,8 @@ def _work(
     if ours:
         ray.init(address=address, log_to_driver=False, include_dashboard=None if address else False)
     try:
-        nodes = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
+        alive = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in alive)
         ray.data.DataContext.get_current().enable_progress_bars = False
         done = ray.data.from_items([{"chunk": chunk} for chunk in chunks], override_num_blocks=len(chunks)).map_batches(
             Worker,

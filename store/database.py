@@ -208,6 +208,16 @@ def driver(session: Session) -> psycopg.Connection:
     return found
 
 
+def make_durable(session: Session) -> None:
+    """Let a unit of work end only when it is on the disk, on a server that does not wait for that by itself.
+
+    What a language model has said is too dear to be lost with a server that is killed.
+    """
+    session.execute(
+        text("select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'")
+    )
+
+
 @contextmanager
 def open_database(url: str | None, home: Path) -> Iterator[Database]:
     """The database of this URL, or the embedded one of this home when there is none.

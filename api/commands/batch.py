@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from agent.contract import Writer
-from api import batch
+from api import batch, spread
 from api.batch import Ended, Gauge, OutOfReachError, whose
 from api.commands import batch_plan, selecting
 from api.console import err, out
@@ -58,8 +58,15 @@ ConcurrencyOption = Annotated[
 ]
 EngineOption = Annotated[
     batch.Engine | None,
-    typer.Option(help="The model behind a server, or vLLM in this process (offline); LIMNER_LLM__ENGINE if not given."),
+    typer.Option(
+        help="The model behind a server, vLLM in this process (offline), or workers on a Ray cluster (ray); "
+        "LIMNER_LLM__ENGINE if not given."
+    ),
 ]
+AddressOption = Annotated[
+    str | None, typer.Option(help="Of the Ray cluster; without it, Ray is started on this machine.")
+]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="On the Ray cluster; one for each node if not given.")]
 ReportOption = Annotated[
     Path | None,
     typer.Option(
@@ -94,6 +101,8 @@ def run(
     ] = True,
     force: Annotated[bool, typer.Option(help="Also where nothing has changed.")] = False,
     engine: EngineOption = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     concurrency: ConcurrencyOption = None,
     report: ReportOption = None,
     wait: WaitOption = True,
@@ -102,6 +111,7 @@ def run(
 
     No worker need run. Ctrl-C lets users under way end; `limner batch resume` goes on, after a crash as well.
     """
+    _require_ray(engine, address, workers)
     chosen = selecting.selection(
         now(), user=user, users_file=users_file, all_=all_, where=where, changed=changed, changed_since=changed_since,
         older_than=older_than, drifted=drifted,
@@ -115,18 +125,21 @@ def run(
                 _say_queued(enqueue_profiles(session, users, writer, force=force, asked=asked))
             return
         job = batch.create(opened, users, writer, force=force, asked=asked)
-        _work(settings, opened, job.job_id, report)
+        _work(settings, opened, job.job_id, report, engine, address, workers)
 
 
 @app.command(epilog=EXIT_CODES)
 def resume(
     job: JobArgument = None,
     engine: EngineOption = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     concurrency: ConcurrencyOption = None,
     report: ReportOption = None,
     wait: WaitOption = True,
 ) -> None:
     """Go on with a run that is not over; what is written already is not written again."""
+    _require_ray(engine, address, workers)
     settings = batch.adapted(read_settings(), concurrency, engine)
     with _ends_as_said(), database(settings) as opened:
         with opened.session() as session:
@@ -136,7 +149,7 @@ def resume(
                 out.print("Every run is over: there is nothing to resume.")
                 return
         if wait:
-            _work(settings, opened, job_id, report)
+            _work(settings, opened, job_id, report, engine, address, workers)
             return
         with runs.claim(opened, job_id), opened.session() as session:
             if (chunks := runs.hand_over(session, job_id)) is not None:
@@ -205,14 +218,30 @@ def _given_or_latest(opened: Database, job: str | None) -> str:
         return runs.latest(session)
 
 
-def _work(settings: Settings, opened: Database, job_id: str, folder: Path | None) -> None:
+def _require_ray(engine: batch.Engine | None, address: str | None, workers: int | None) -> None:
+    if engine != "ray" and (address is not None or workers is not None):
+        raise typer.BadParameter("--address and --workers belong to --engine ray")
+
+
+def _work(
+    settings: Settings,
+    opened: Database,
+    job_id: str,
+    folder: Path | None,
+    engine: batch.Engine | None,
+    address: str | None,
+    workers: int | None,
+) -> None:
     """Work through a run, report on it, and end with the exit code that says how it went."""
     _log_errors_only()
     with opened.session() as session:
         total = jobs.get(session, job_id).total
     err.print(f"Run {job_id}: {total:,} users.")
     with _bar(total) as changed:
-        ended = batch.resume(settings, opened, job_id, changed)
+        if engine == "ray":
+            ended = spread.resume(settings, opened, job_id, changed, address=address, workers=workers)
+        else:
+            ended = batch.resume(settings, opened, job_id, changed)
     made = make_report(opened, job_id, settings.batch, now())
     _say(made)
     _write_report(made, folder or settings.home / FOLDER)

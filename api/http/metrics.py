@@ -4,8 +4,8 @@ A scrape reads them at most every ten seconds and within a few seconds, or tells
 `store.figures` says how they stay cheap. They are of the whole installation: all servers tell the same, so take the
 `max` of them, never the `sum`. What counts upwards begins with 0 when a server starts, and comes one look late.
 
-Approximate are: jobs (the latest 10,000), items and tasks (up to 100,000 each, which then means so many or more), and
-the age of profiles (a sample).
+Approximate are: jobs (the latest 10,000), items (up to 10,000 of a job in each state, which then means so many or
+more), tasks (up to 100,000 likewise), and the age of profiles (a sample).
 """
 
 import threading

@@ -178,7 +178,7 @@ def test_where_there_is_no_database(http: TestClient, monkeypatch: pytest.Monkey
 
 
 def plans(database: Database) -> Iterator[str]:
-    limits = {"most": figures.MOST, "recent": figures.RECENT}
+    limits = {"most": figures.MOST, "most_items": figures.MOST_ITEMS, "recent": figures.RECENT}
     with database.raw() as connection:
         for setting in figures._SETTINGS:
             connection.execute(f"set local {setting}")
@@ -195,5 +195,6 @@ def test_nothing_needs_a_whole_table(database: Database) -> None:
     for plan in found:
         assert "Seq Scan" not in plan
     assert "Sample Scan" in found[-1]
+    assert "Index Only Scan using ix_job_items_state" in found[-2]
     assert all("Index" in plan for plan in found[:-1])
     assert api.http.metrics._FRESH_S >= 10
