@@ -180,8 +180,11 @@ def resume(settings: Settings, opened: Database, job_id: str, changed: Callable[
             job = runs.take_over(session, job_id, settings.worker.stalled_s)
         if job.finished_at is None:
             desk = Desk(settings, opened, runtime.now)
-            desk.prepare()
-            if not asyncio.run(_Run(settings, opened, desk, job_id, changed).work()):
+            try:
+                desk.prepare()
+                if not asyncio.run(_Run(settings, opened, desk, job_id, changed).work()):
+                    return Ended.INTERRUPTED
+            except KeyboardInterrupt:  # before the first user was begun
                 return Ended.INTERRUPTED
     return outcome(opened, job_id)
 

@@ -8,6 +8,7 @@ port chosen at each start, and wants the password.
 What a crash can lose: `synchronous_commit` is off, so that a crash of the machine or of the server may lose
 the transactions of the last second or so. They are lost whole and in order; the database stays consistent,
 since `fsync` is on. A clean stop, also the one that follows a killed client, loses nothing.
+What is too dear for that is waited for (`store.database.make_durable`).
 
 PostgreSQL refuses to run as root. For root, it runs as the owner of the data directory (at first: 65534)
 by way of `setpriv`. Only the data directory is given to that user. When a directory on the way is closed to

@@ -347,7 +347,10 @@ class JobRow(SQLModel, table=True):
     """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_created", "created_at", "job_id"),)
+    __table_args__ = (
+        Index("ix_jobs_created", "created_at", "job_id"),
+        Index("ix_jobs_open", "created_at", postgresql_where=text("finished_at is null")),
+    )
     job_id: str = _key(primary=True)
     kind: str
     state: str

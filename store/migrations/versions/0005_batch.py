@@ -63,12 +63,14 @@ def upgrade() -> None:
     for name, kind in _NEW_IN_PROFILES:
         op.add_column("profiles", sa.Column(name, kind))
     op.execute(_BACKFILL)
+    op.create_index("ix_jobs_open", "jobs", ["created_at"], postgresql_where=sa.text("finished_at is null"))
     op.create_index("ix_job_items_user", "job_items", ["user_id"])
     op.create_index("ix_job_items_chunk", "job_items", ["job_id", "chunk"], if_not_exists=True)
 
 
 def downgrade() -> None:
     op.drop_index("ix_job_items_user", "job_items")
+    op.drop_index("ix_jobs_open", "jobs")
     for name, _ in _NEW_IN_PROFILES:
         op.drop_column("profiles", name)
     op.execute("drop trigger limner_user_changed on users")
