@@ -9,11 +9,15 @@ model, schema, temperature 0. No seed: it would end the CPU engine.
 
 import gc
 import itertools
+import multiprocessing
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from pydantic import BaseModel
@@ -33,6 +37,19 @@ from agent.serving import (
 from agent.slots import INTERACTIVE
 
 _QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn"}
+
+
+# The pipe closes when we end, however we end; a terminal's Ctrl-C is for us alone.
+_WATCH = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.stdin.read()
+for pid in sys.argv[1:]:
+    try:
+        os.kill(int(pid), signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
 
 
 class OfflineChat:
@@ -108,6 +125,17 @@ class OfflineChat:
         return SamplingParams.from_optional(**(self._defaults | asked))
 
 
+@contextmanager
+def _not_left_behind(processes: Collection[BaseProcess]) -> Iterator[None]:
+    """Have these processes killed when we are: vLLM's would stay, and keep the memory."""
+    pids = [str(process.pid) for process in processes]
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", _WATCH, *pids], stdin=subprocess.PIPE) as watch:
+        try:
+            yield
+        finally:
+            watch.kill()
+
+
 @cache
 def _json_schema(schema: type[BaseModel]) -> dict[str, Any]:
     return schema.model_json_schema()
@@ -136,16 +164,18 @@ def engine(resolved: Resolved, settings: ServeSettings) -> Iterator[OfflineChat]
 
     parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
     given, _ = parser.parse_known_args([*engine_argv(resolved, settings, build), "--disable-log-stats"])
+    others = set(multiprocessing.active_children())
     try:
         running = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(given))
     except (RuntimeError, ValueError, OSError) as error:
         raise ModelError(f"vLLM could not load {resolved.name}: {error}") from error
     try:
-        chat = OfflineChat(running, AutoTokenizer.from_pretrained(resolved.path), resolved.name)
-        try:
-            yield chat
-        finally:
-            chat.close()
+        with _not_left_behind(set(multiprocessing.active_children()) - others):
+            chat = OfflineChat(running, AutoTokenizer.from_pretrained(resolved.path), resolved.name)
+            try:
+                yield chat
+            finally:
+                chat.close()
     finally:
         running.shutdown()
         del running

@@ -272,20 +272,24 @@ def take(session: Session, job_id: str, chunk: int, now: datetime, tries: int) -
     job = session.get(JobRow, job_id, with_for_update=True, populate_existing=True)
     if job is None:
         return {}
-    rows = _unfinished(session, job_id, col(JobItemRow.chunk) == chunk)
-    lost = [row.user_id for row in rows if row.state == "running"]
-    _interrupt(session, job_id, lost, now)
-    for row in rows:
-        if job.state == "cancelled":
-            _end(row, Outcome("cancelled"), now)
-        elif row.state == "running" and row.attempt >= tries:
-            _end(row, Outcome("failed", f"Its worker was lost {row.attempt} times."), now)
-        else:
-            row.state, row.attempt, row.started_at = "running", row.attempt + 1, row.started_at or now
+    mine = (col(JobItemRow.job_id) == job_id, col(JobItemRow.chunk) == chunk, col(JobItemRow.state).in_(_UNFINISHED))
+    query = select(col(JobItemRow.user_id), col(JobItemRow.state)).where(*mine).order_by(col(JobItemRow.user_id))
+    rows = session.execute(query.with_for_update()).all()
+    _interrupt(session, job_id, [user_id for user_id, state in rows if state == "running"], now)
+    # All in a few statements: most chunks of a run over many users hold nobody in whom anything has changed.
+    unfinished = update(JobItemRow).where(*mine).execution_options(synchronize_session=False)
+    if job.state == "cancelled":
+        session.execute(unfinished.values(state="cancelled", finished_at=now))
+        return {}
+    lost = unfinished.where(col(JobItemRow.state) == "running", col(JobItemRow.attempt) >= tries)
+    reason = func.concat("Its worker was lost ", JobItemRow.attempt, " times.")
+    session.execute(lost.values(state="failed", reason=reason, finished_at=now))
+    begun = func.coalesce(JobItemRow.started_at, now)
+    taken = unfinished.values(state="running", attempt=col(JobItemRow.attempt) + 1, started_at=begun)
+    found = session.execute(taken.returning(col(JobItemRow.user_id), col(JobItemRow.attempt))).all()
     if job.state == "queued":
         job.state, job.started_at = "running", now
-    session.flush()
-    return {row.user_id: row.attempt for row in rows if row.state == "running"}
+    return dict(sorted((user_id, attempt) for user_id, attempt in found))
 
 
 def _unfinished(session: Session, job_id: str, *which: Any) -> Sequence[JobItemRow]:
@@ -312,18 +316,13 @@ def _interrupt(session: Session, job_id: str, users: Sequence[str], now: datetim
 
 def still_mine(session: Session, job_id: str, taken: Mapping[str, int]) -> list[str]:
     """Return the users whose items are running under these attempts, in order; none if the job was cancelled."""
-    query = (
-        select(col(JobItemRow.user_id), col(JobItemRow.attempt))
-        .join(JobRow, col(JobRow.job_id) == col(JobItemRow.job_id))
-        .where(
-            col(JobItemRow.job_id) == job_id,
-            col(JobItemRow.user_id).in_(list(taken)),
-            col(JobItemRow.state) == "running",
-            col(JobRow.state) != "cancelled",
-        )
-        .order_by(col(JobItemRow.user_id))
-    )
-    return [user_id for user_id, attempt in session.execute(query) if taken[user_id] == attempt]
+    query = text("""
+        select i.user_id, i.attempt from job_items i join jobs j using (job_id)
+        where job_id = :job_id and i.user_id = any(:users) and i.state = 'running' and j.state <> 'cancelled'
+        order by i.user_id
+    """)
+    rows = session.execute(query, {"job_id": job_id, "users": list(taken)})
+    return [user_id for user_id, attempt in rows if taken[user_id] == attempt]
 
 
 def fence(session: Session, job_id: str, user_id: str, attempt: int, version: int, now: datetime) -> None:
@@ -347,10 +346,24 @@ def finish(
     Returns:
         How many were ended.
     """
-    ended = [row for row in _mine(session, job_id, taken) if row.user_id in outcomes]
-    for row in ended:
-        _end(row, outcomes[row.user_id], now)
-    session.flush()
+    ended = session.execute(
+        text("""
+            update job_items i set state = o.state, reason = o.reason, finished_at = :now
+            from unnest(
+                cast(:users as text[]), cast(:attempts as int[]), cast(:states as text[]), cast(:reasons as text[])
+            ) as o (user_id, attempt, state, reason)
+            where i.job_id = :job_id and i.user_id = o.user_id and i.state = 'running' and i.attempt = o.attempt
+            returning 1
+        """),
+        {
+            "job_id": job_id,
+            "now": now,
+            "users": list(outcomes),
+            "attempts": [taken[user_id] for user_id in outcomes],
+            "states": [outcome.state for outcome in outcomes.values()],
+            "reasons": [outcome.reason for outcome in outcomes.values()],
+        },
+    ).all()
     cost = text("""
         update job_items i set tokens = cost.tokens
         from (
@@ -425,7 +438,9 @@ def stop(session: Session, job_id: str, reason: str, now: datetime) -> bool:
     job.state, job.reason, job.result = "failed", reason, {**job.result, "stopped": True}
     mine = col(JobItemRow.job_id) == job_id
     running = select(col(JobItemRow.user_id)).where(mine, col(JobItemRow.state) == "running")
-    _interrupt(session, job_id, session.scalars(running).all(), now)
+    # Items are locked before their attempts, as whoever stores a profile does it.
+    ids = session.scalars(running.order_by(col(JobItemRow.user_id)).with_for_update()).all()
+    _interrupt(session, job_id, ids, now)
     unfinished = update(JobItemRow).where(mine, col(JobItemRow.state).in_(_UNFINISHED))
     session.execute(unfinished.values(state="cancelled", finished_at=now))
     return True

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,34 @@ def test_the_same_answers_as_the_server(model_home: Path, tmp_path: Path) -> Non
     assert "ok" in {answer["outcome"] for answer in served}
     assert offline["answers"] == served
     assert offline["at_once"] == 40
+
+
+def engines() -> set[str]:
+    """The processes of vLLM's engine and their workers that run now."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return {line.split()[0] for line in listed.splitlines() if "VLLM::" in line}
+
+
+def test_a_killed_command_leaves_no_engine_behind(database: Database, database_url: str, model_home: Path) -> None:
+    pull(MODEL, model_home)
+    fill(database)
+    before = engines()
+    settings = {"DATABASE_URL": database_url, "LLM__MODEL": MODEL, "LLM__ENGINE": "offline"}
+    process = start(["profile", "write", "--all"], model_home, **settings)
+
+    def attempts() -> int:
+        with database.session() as session:
+            return session.execute(text("select count(*) from attempts")).scalar_one()
+
+    deadline = time.monotonic() + 500
+    while not attempts() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert engines() - before
+    process.kill()
+    ended(process)
+    while engines() - before and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not engines() - before
 
 
 def test_profiles_by_an_engine_of_the_command(database: Database, database_url: str, model_home: Path) -> None:
