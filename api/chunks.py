@@ -34,7 +34,8 @@ from store.tables import JobRow
 Observer = Callable[[int, Report], None]
 """Called with a chunk and its report, which is the same one from the chunk's begin to its end, for each user."""
 
-_LOOK_S, _LOOK_SHARE = 0.1, 0.05  # pause between two looks at what is still ours, and share of the time for them
+_LOOK_S, _LONGEST_LOOK_S = 0.1, 1.0  # pause between two looks at what is still ours
+_LOOK_SHARE = 0.05  # of the time for them
 _PUT_BACK = 500
 _STOPPED = "The worker was stopped."
 _GONE = "The user is gone, or has withdrawn consent."
@@ -258,7 +259,7 @@ class _Watch:
         if (began := time.monotonic()) >= self._look_at:
             self._mine = self._chunks.still_mine(self._job_id, self._taken)
             now = time.monotonic()
-            self._look_at = now + max(_LOOK_S, (now - began) / _LOOK_SHARE)
+            self._look_at = now + min(max(_LOOK_S, (now - began) / _LOOK_SHARE), _LONGEST_LOOK_S)
         return self._mine
 
     def see(self, _more: int) -> None:
