@@ -252,7 +252,7 @@ class Profiler:
                 await in_thread(self._end, attempt, "failed", str(error), account)
         except asyncio.CancelledError:
             if (attempt := await starting) is not None:
-                self._end(attempt, "stopped", "The run was stopped.", account)
+                self._end(attempt, "interrupted", "The run was stopped.", account)
             raise
 
     def _start(self, user_id: str) -> int | None:

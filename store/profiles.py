@@ -255,10 +255,14 @@ def end_attempt(
     reason: str | None = None,
     version: int | None = None,
 ) -> bool:
-    """Note how an attempt ended; tells whether it was under way: not if the user was erased since."""
+    """Note how an attempt ended, also one that others have taken for interrupted.
+
+    Returns:
+        Whether it was under way: not if it has ended already, or the user was erased since.
+    """
     query = (
         update(AttemptRow)
-        .where(col(AttemptRow.attempt_id) == attempt_id, col(AttemptRow.outcome) == "running")
+        .where(col(AttemptRow.attempt_id) == attempt_id, col(AttemptRow.outcome).in_(["running", "interrupted"]))
         .values(finished_at=now, outcome=outcome, reason=reason, version=version)
         .returning(col(AttemptRow.attempt_id))
     )

@@ -133,7 +133,7 @@ def test_who_is_interrupted_leaves_nothing_running(database: Database, scripted:
     report = asyncio.run(interrupted(made, users, lambda: scripted.record.under_way == 3))
     assert report.seconds > 0
     ended = rows(database, "select outcome, count(*) from attempts where finished_at is not null group by 1 order by 1")
-    assert dict(ended) == {"stopped": 3, "written": len(report.written)}
+    assert dict(ended) == {"interrupted": 3, "written": len(report.written)}
     assert rows(database, "select 1 from attempts where finished_at is null or outcome = 'running'") == []
     # And the next run does what is left.
     scripted.reset()

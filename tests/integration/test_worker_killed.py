@@ -157,7 +157,8 @@ def test_a_worker_that_was_thought_dead_comes_back(
     scripted.reset(slow(2.0, honest))
     frozen = worker()
     job_id = new_job(database, users, "llm")
-    until(lambda: scripted.record.under_way >= len(users) // 2)
+    begun = "select count(*) from attempts"
+    until(lambda: rows(database, begun) == [(len(users),)] and scripted.record.under_way >= len(users) // 2)
     time.sleep(0.5)  # all of it waits for the model now, and no unit of work is open
     frozen.send_signal(signal.SIGSTOP)
     scripted.script = honest
