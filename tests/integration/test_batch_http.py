@@ -61,7 +61,13 @@ def test_a_job_by_policy(http: TestClient, small: FastAPI, database: Database, m
 
 
 def test_wrong_selections(http: TestClient) -> None:
-    for wrong in ({"changed_since": "yesterday"}, {"changed_since": "2025-01-01T00:00"}, {"where": {"a": 1}}, {"x": 1}):
+    for wrong in (
+        {"changed_since": "yesterday"},
+        {"changed_since": "2025-01-01T00:00"},
+        {"older_than": 0},
+        {"where": {"a": 1}},
+        {"x": 1},
+    ):
         answer = http.post("/v1/jobs", json={"kind": "profiles", "users": "all"} | wrong)
         problem(answer, 422)
 

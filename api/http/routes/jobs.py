@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import anyio
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Path, Query, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from agent.contract import Writer as ProfileWriter
@@ -38,6 +38,16 @@ _READING_SHARE = 0.1  # of the time goes into counting a large job's items, at m
 
 _EXAMPLE = "4c8d1f0e2b6a4d7f9e3c5a1b8d7e6f20"
 JobId = Annotated[str, Path(min_length=1, max_length=64, description="The id of a job.", examples=[_EXAMPLE])]
+
+
+def _text(given: Any) -> Any:
+    """Refuse numbers, which Pydantic takes for seconds."""
+    if not isinstance(given, str):
+        raise ValueError("must be a text, such as 2025-08-31T22:00:00Z")  # noqa: TRY004 - Pydantic's way
+    return given
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_text)]
 ListedUserId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 
 
@@ -71,8 +81,8 @@ class NewJob(Wire):
     changed: bool = Field(
         default=False, strict=True, description="Only those without a profile, or with a change of what it rests on."
     )
-    changed_since: AwareDatetime | None = Field(default=None, description="Only those whose log has changed since.")
-    older_than: AwareDatetime | None = Field(default=None, description="Only those with a profile from before that.")
+    changed_since: Moment | None = Field(default=None, description="Only those whose log has changed since.")
+    older_than: Moment | None = Field(default=None, description="Only those with a profile from before that.")
     drifted: bool = Field(default=False, strict=True, description="Only those whose log has drifted away.")
     policy: bool = Field(
         default=False, strict=True, description="Leave those as they are of whom the policy finds too little new."
