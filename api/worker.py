@@ -27,7 +27,7 @@ from api.logs import without_content
 from api.queue import Again, make_app
 from api.settings import Settings
 from recommend.parameters import Parameters
-from store import jobs
+from store import jobs, trainings
 from store.database import Database
 from store.errors import StoreError
 
@@ -160,7 +160,7 @@ class Worker:
 
     def _train(self, job_id: str) -> None:
         with self._opened.session() as session:
-            attempt = jobs.take_training(session, job_id, self._clock(), self._settings.worker.tries)
+            attempt = trainings.take(session, job_id, self._clock(), self._settings.worker.tries)
             defaults = bool(jobs.get(session, job_id).request["defaults"]) if attempt else False
         if attempt is None:
             return
@@ -168,7 +168,7 @@ class Worker:
         reason: str | None = None
         try:
             parameters = Parameters() if defaults else training.known_parameters(self._opened)
-            fence = partial(jobs.fence_training, job_id=job_id, attempt=attempt)
+            fence = partial(trainings.fence, job_id=job_id, attempt=attempt)
             made = training.train_model(self._opened, self._settings, parameters, self._step, fence)
             result = {"model_id": made.model_id, "seconds": made.seconds}
         except _Stopped:
@@ -177,7 +177,7 @@ class Worker:
             self._log.error("training_failed", job_id=job_id, **without_content(error))
             reason = reason_of(error)
         with self._opened.session() as session:
-            jobs.end_training(session, job_id, attempt, self._clock(), result, reason)
+            trainings.end(session, job_id, attempt, self._clock(), result, reason)
         self._log.info("training", job_id=job_id, result=result)
 
     @contextmanager

@@ -10,6 +10,7 @@ from store.ingest.events import checked_times
 from store.ingest.raw import RawBatch
 from store.ingest.rejects import Reject
 from store.ingest.screen import Screen, dumps, json_object, loads
+from store.ingest.times import EARLIEST, LATEST
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 _YES = ("true", "t", "yes", "y", "1")
@@ -33,6 +34,8 @@ class ItemParser:
         frame = screen.frame
         price = screen.numbers("price")
         created_at = checked_times(screen, "created_at")["ts"]
+        beyond = (created_at < EARLIEST) | (created_at >= LATEST)
+        screen.reject("created_at", beyond, "the time is outside of the years 1 to 9999")
         categories = screen.json("categories", _category_list)
         attributes = _attributes(screen)
         good = screen.keep(

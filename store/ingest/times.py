@@ -14,6 +14,7 @@ import polars as pl
 MILLISECONDS_FROM = 10**11  # as seconds this would be the year 5138
 MICROSECONDS_FROM = 10**14
 LATEST = 253_402_300_800_000_000  # the year 10000, in microseconds: past what a datetime holds
+EARLIEST = -62_135_596_800_000_000  # the year 1: before it, too
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _ISO = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:[0-5]\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)?$"

@@ -243,3 +243,19 @@ def test_many_rows_at_once_from_many_clients(http: TestClient, database: Databas
         assert sum(pool.map(send, range(20))) == 2_100
     with database.session() as session:
         assert session.scalar(text("select count(*) from events where user_id like 'u_'")) == 2_100
+
+
+@pytest.mark.parametrize(
+    "created_at",
+    ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "0000-01-01T00:00:00Z", "2024-01-01T00:00:00+29:00"],
+)
+def test_times_that_no_calendar_has_in_utc(http: TestClient, created_at: str) -> None:
+    found = http.post("/v1/items", json=[{"item_id": "late", "title": "Late", "created_at": created_at}])
+    assert found.status_code == 422
+    assert [row["row"] for row in found.json()["rejected"]] == [1]
+    problem(http.get("/v1/items/late"), 404)
+
+
+def test_a_number_that_no_store_holds(http: TestClient) -> None:
+    refused = http.put("/v1/users/ann", json={"consent": True, "attributes": {"shoes": 10**30}})
+    assert "too large" in str(problem(refused, 422))

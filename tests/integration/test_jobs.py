@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from api import queue
-from store import jobs, models, profiles
+from store import jobs, models, profiles, trainings
 from store.database import Database
 from store.errors import ConflictError, NotFoundError
 from store.jobs import Outcome
@@ -330,26 +330,26 @@ def test_a_training_is_fenced_as_well(database: Database) -> None:
     with database.session() as session:
         job_id = jobs.create(session, "train", {}, NOW).job_id
     with database.session() as session:
-        first = jobs.take_training(session, job_id, NOW, TRIES)
-        second = jobs.take_training(session, job_id, NOW, TRIES)
+        first = trainings.take(session, job_id, NOW, TRIES)
+        second = trainings.take(session, job_id, NOW, TRIES)
     assert (first, second) == (1, 2)
     with pytest.raises(ConflictError), database.session() as session:
-        jobs.fence_training(session, job_id, 1)
+        trainings.fence(session, job_id, 1)
     with database.session() as session:
-        jobs.end_training(session, job_id, 1, NOW, {"model_id": 1})
+        trainings.end(session, job_id, 1, NOW, {"model_id": 1})
         assert jobs.get(session, job_id).state == "running"
-        jobs.fence_training(session, job_id, 2)
-        jobs.end_training(session, job_id, 2, NOW, {"model_id": 2})
+        trainings.fence(session, job_id, 2)
+        trainings.end(session, job_id, 2, NOW, {"model_id": 2})
     with database.session() as session:
         job = jobs.get(session, job_id)
-        assert jobs.take_training(session, job_id, NOW, TRIES) is None
+        assert trainings.take(session, job_id, NOW, TRIES) is None
     assert (job.state, job.result["model_id"], job.finished_at) == ("done", 2, NOW)
 
 
 def test_a_training_that_is_lost_too_often_fails(database: Database) -> None:
     with database.session() as session:
         job_id = jobs.create(session, "train", {}, NOW).job_id
-        taken = [jobs.take_training(session, job_id, NOW, TRIES) for _ in range(TRIES + 1)]
+        taken = [trainings.take(session, job_id, NOW, TRIES) for _ in range(TRIES + 1)]
         assert taken == [1, 2, 3, None]
         assert jobs.get(session, job_id).state == "failed"
 
@@ -357,10 +357,10 @@ def test_a_training_that_is_lost_too_often_fails(database: Database) -> None:
 def test_a_cancelled_training_stores_nothing(database: Database) -> None:
     with database.session() as session:
         job_id = jobs.create(session, "train", {}, NOW).job_id
-        jobs.take_training(session, job_id, NOW, TRIES)
+        trainings.take(session, job_id, NOW, TRIES)
         assert jobs.cancel(session, job_id, NOW).finished_at == NOW
     with pytest.raises(ConflictError), database.session() as session:
-        jobs.fence_training(session, job_id, 1)
+        trainings.fence(session, job_id, 1)
 
 
 def test_jobs_whose_tasks_are_gone_are_found(database: Database) -> None:

@@ -54,7 +54,11 @@ def _zone(name: str | None) -> str | None:
 
 
 def _small(attributes: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if len(orjson.dumps(attributes)) > MAX_TEXT:
+    try:
+        size = len(orjson.dumps(attributes))
+    except TypeError as error:  # of an integer beyond 64 bits
+        raise ValueError("hold a number that is too large") from error
+    if size > MAX_TEXT:
         raise ValueError(f"are longer than {MAX_TEXT:,} characters")
     return attributes
 
