@@ -145,7 +145,8 @@ class Kept:
             answers: In the order of `tasks`.
         """
         claims, left = self.draft.claims, iter(answers)
-        names = {n: next(left).name for n in range(len(claims)) if n not in self.settled}
+        carried = {n: words.name for n, words in self.carried.items()}
+        names = {n: carried.get(n) or next(left).name for n in range(len(claims)) if n not in self.fixed}
         kept = tuple(
             claim
             for n, claim in enumerate(claims)

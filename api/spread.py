@@ -99,7 +99,7 @@ def _work(
         done = ray.data.from_items([{"chunk": chunk} for chunk in chunks], override_num_blocks=len(chunks)).map_batches(
             Worker,
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(workers or nodes, len(chunks))),
+            compute=ray.data.ActorPoolStrategy(size=min(workers or max(nodes, 1), len(chunks))),
             fn_constructor_kwargs={"settings": settings, "url": opened.url, "job_id": job_id},
             num_cpus=1,
         )

@@ -111,7 +111,7 @@ def run(
 
     No worker need run. Ctrl-C lets users under way end; `limner batch resume` goes on, after a crash as well.
     """
-    _require_ray(engine, address, workers)
+    _require_ray(engine, address, workers, wait=wait)
     chosen = selecting.selection(
         now(), user=user, users_file=users_file, all_=all_, where=where, changed=changed, changed_since=changed_since,
         older_than=older_than, drifted=drifted,
@@ -139,7 +139,7 @@ def resume(
     wait: WaitOption = True,
 ) -> None:
     """Go on with a run that is not over; what is written already is not written again."""
-    _require_ray(engine, address, workers)
+    _require_ray(engine, address, workers, wait=wait)
     settings = batch.adapted(read_settings(), concurrency, engine)
     with _ends_as_said(), database(settings) as opened:
         with opened.session() as session:
@@ -218,7 +218,9 @@ def _given_or_latest(opened: Database, job: str | None) -> str:
         return runs.latest(session)
 
 
-def _require_ray(engine: batch.Engine | None, address: str | None, workers: int | None) -> None:
+def _require_ray(engine: batch.Engine | None, address: str | None, workers: int | None, *, wait: bool) -> None:
+    if engine is not None and not wait:
+        raise typer.BadParameter("--no-wait leaves a run to the workers, which have an engine of their own")
     if engine != "ray" and (address is not None or workers is not None):
         raise typer.BadParameter("--address and --workers belong to --engine ray")
 

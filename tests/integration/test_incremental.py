@@ -159,6 +159,15 @@ def test_a_claim_that_the_user_rejects_stays_away_and_the_others_keep_their_word
     assert scripted.requests == []  # the summary of what is left was written in the first round
 
 
+def test_a_name_that_the_user_rejects_is_not_carried_on(world: Database, scripted: ScriptedLLM) -> None:
+    with world.session() as session:
+        session.execute(text("update claims set name = 'Locked rooms' where claim_id = 'i1'"))
+        session.execute(text("update claims set statement = 'Enjoys mystery.' where claim_id = 'i1'"))
+        corrections.add(session, "ann", "reject", "interest", "Locked rooms", NOW)
+    write(world, scripted)
+    assert "Locked rooms" not in {c.name for c in read(world).claims}
+
+
 def test_at_most_so_many_claims_are_worded_by_the_model_in_all(database: Database, scripted: ScriptedLLM) -> None:
     fill(database)
     wrote(profiler(database, scripted.url, WriterSettings(max_claims=3)), ["ann"])
