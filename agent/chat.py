@@ -1,22 +1,16 @@
-"""The language model behind one protocol: OpenAI-compatible chat with a JSON schema, through LangChain."""
+"""The language model as those see it who ask it: protocols, calls, and how an answer is read."""
 
-import asyncio
-import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-import httpx
-import openai
-from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import AIMessage
-from langchain_openai import ChatOpenAI
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from agent.errors import ChatError, Usage
-from agent.slots import INTERACTIVE, Slots
+from agent.slots import INTERACTIVE
+
+if TYPE_CHECKING:  # its import takes a second
+    from langchain_openai import ChatOpenAI
 
 Message = tuple[Literal["system", "user", "assistant"], str]
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -79,157 +73,9 @@ class PrioritizedChat(ChatModel, Protocol):
 class ChatClient(PrioritizedChat, Protocol):
     """A chat model behind one or many servers, which LangChain's agents can use as well."""
 
-    def client(self, max_tokens: int) -> ChatOpenAI:
+    def client(self, max_tokens: int) -> "ChatOpenAI":
         """Return LangChain's client for what `ask` does not do, such as tools; it ends with `aclose`."""
         ...
-
-
-class _Client(ChatOpenAI):
-    """LangChain's client, for which messages go round openai's request types.
-
-    openai's client holds each message against each type that a message may have, which takes longer than all else.
-    """
-
-    def _get_request_payload(
-        self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        payload = super()._get_request_payload(input_, stop=stop, **kwargs)
-        extra = {**(payload.get("extra_body") or {}), "messages": payload["messages"]}
-        return {**payload, "messages": [], "extra_body": extra}
-
-
-class _Connection(NamedTuple):
-    """A client with its sockets and its bound on calls, all of one event loop."""
-
-    loop: asyncio.AbstractEventLoop
-    http: httpx.AsyncClient
-    client: ChatOpenAI
-    slots: Slots
-
-
-class OpenAIChat:
-    """A chat model at an OpenAI-compatible server, such as vLLM's.
-
-    Args:
-        base_url: Up to and including `/v1`.
-        model: The model's name at that server.
-        api_key: If the server wants one.
-        timeout_s: For one call.
-        concurrency: Calls under way at once.
-        attempts: Tries when the server cannot be reached or is too slow; waits double from 0.5 s, with jitter.
-        priorities: Whether the server takes a priority, as vLLM does with `--scheduling-policy priority`.
-    """
-
-    def __init__(
-        self,
-        base_url: str,
-        model: str,
-        *,
-        api_key: str = "none",
-        timeout_s: float = 120.0,
-        concurrency: int = 16,
-        attempts: int = 3,
-        pause_s: float = 0.5,
-        jitter: Callable[[], float] = random.random,
-        priorities: bool = False,
-    ) -> None:
-        self.name = model
-        self._base_url, self._api_key, self._timeout_s = base_url, SecretStr(api_key), timeout_s
-        self._concurrency = concurrency
-        self._open: _Connection | None = None
-        self._attempts, self._pause_s, self._jitter = attempts, pause_s, jitter
-        self._priorities = priorities
-
-    async def ask(
-        self, messages: Sequence[Message], schema: type[Answer], max_tokens: int, *, priority: int = INTERACTIVE
-    ) -> tuple[Answer, Usage]:
-        """Ask once, and again after a pause where the server was out of reach."""
-        for attempt in range(self._attempts):
-            try:
-                async with self._connection().slots.taken(priority):
-                    return await self._once(messages, schema, max_tokens, priority)
-            except ChatError as error:
-                if error.outcome not in OUT_OF_REACH or attempt + 1 == self._attempts:
-                    raise
-            await asyncio.sleep(self._pause_s * 2**attempt * (1 + self._jitter()))
-        raise AssertionError("unreachable: the loop returns or raises")
-
-    def _connection(self) -> "_Connection":
-        """Return what belongs to the running event loop: sockets and locks cannot be taken to another."""
-        loop = asyncio.get_running_loop()
-        if self._open is None or self._open.loop is not loop:
-            http = httpx.AsyncClient(timeout=self._timeout_s)
-            client = _Client(
-                base_url=self._base_url,
-                api_key=self._api_key,
-                model=self.name,
-                temperature=0.0,
-                timeout=self._timeout_s,
-                max_retries=0,
-                http_async_client=http,
-            )
-            self._open = _Connection(loop, http, client, Slots(self._concurrency))
-        return self._open
-
-    def client(self, max_tokens: int) -> ChatOpenAI:
-        """Return LangChain's client for what `ask` does not do, such as tools; it ends with `aclose`."""
-        return self._connection().client.model_copy(update={"max_tokens": max_tokens})
-
-    async def aclose(self) -> None:
-        """Close the sockets of the running event loop; a later call opens new ones."""
-        if self._open is not None and self._open.loop is asyncio.get_running_loop():
-            await self._open.http.aclose()
-            self._open = None
-
-    async def _once(
-        self, messages: Sequence[Message], schema: type[Answer], max_tokens: int, priority: int
-    ) -> tuple[Answer, Usage]:
-        extra: dict[str, Any] = {"response_format": _response_format(schema)}
-        if self._priorities and priority != INTERACTIVE:
-            extra["priority"] = priority
-        started = time.perf_counter()
-        try:
-            reply = await self._connection().client.ainvoke(list(messages), max_tokens=max_tokens, extra_body=extra)
-        except openai.APITimeoutError as error:
-            raise ChatError(
-                "timeout", "the model did not answer in time", usage=Usage(0, 0, _since(started))
-            ) from error
-        except openai.APIConnectionError as error:
-            raise ChatError(
-                "unreachable", "the model's server cannot be reached", usage=Usage(0, 0, _since(started))
-            ) from error
-        except openai.APIStatusError as error:
-            outcome = "refused"
-            if error.status_code in {429, 502, 503, 504}:
-                outcome = "unreachable"
-            elif error.status_code in {400, 413, 422}:
-                outcome = "rejected"
-            message = f"the model's server answered {error.status_code}: {error.message[:300]}"
-            raise ChatError(outcome, message, usage=Usage(0, 0, _since(started))) from error
-        except (openai.OpenAIError, ValueError, LookupError, TypeError, AttributeError) as error:
-            # Anything else that the client makes of a broken reply.
-            message = f"the model's server sent what is no chat completion: {error}"
-            raise ChatError("malformed", message, usage=Usage(0, 0, _since(started))) from error
-        return _parse(reply, schema, max_tokens, _since(started))
-
-
-@cache
-def _response_format(schema: type[BaseModel]) -> dict[str, Any]:
-    # It goes as it is: `with_structured_output` would parse the answer, and drop tokens and text on an error.
-    return {"type": "json_schema", "json_schema": {"name": schema.__name__, "schema": schema.model_json_schema()}}
-
-
-def _since(started: float) -> float:
-    return time.perf_counter() - started
-
-
-def _parse(message: AIMessage, schema: type[Answer], max_tokens: int, seconds: float) -> tuple[Answer, Usage]:
-    metadata = message.usage_metadata
-    usage = Usage(metadata["input_tokens"], metadata["output_tokens"], seconds) if metadata else Usage(0, 0, seconds)
-    text = str(message.text)
-    if message.response_metadata.get("finish_reason") == "length":
-        raise cut_off(max_tokens, text, usage)
-    return parsed(text, schema, usage), usage
 
 
 def cut_off(max_tokens: int, text: str, usage: Usage) -> ChatError:

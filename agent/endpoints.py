@@ -5,12 +5,14 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from langchain_openai import ChatOpenAI
+from typing import TYPE_CHECKING
 
 from agent.chat import OUT_OF_REACH, Answer, ChatClient, Message
 from agent.errors import ChatError, Usage
 from agent.slots import INTERACTIVE, Slots
+
+if TYPE_CHECKING:  # its import takes a second
+    from langchain_openai import ChatOpenAI
 
 _SERVERS_FAULT = OUT_OF_REACH | {"refused"}
 
@@ -109,7 +111,7 @@ class Endpoints:
         self._is_well(endpoint)
         return found
 
-    def client(self, max_tokens: int) -> ChatOpenAI:
+    def client(self, max_tokens: int) -> "ChatOpenAI":
         """Return LangChain's client of the least busy server."""
         endpoint = self._next(set()) or min(self._endpoints, key=lambda e: e.back_at)
         return endpoint.chat.client(max_tokens)

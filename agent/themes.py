@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import AgglomerativeClustering
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from agent.catalogue import Attribute, BaseRates, ItemSet, Telling, Vectors, unit
 from agent.contract import Trend
@@ -137,19 +137,21 @@ def cluster(vectors: Vectors, likes: Floats) -> Ints:
             break
         # Average linkage would peel off one outlier at a time; Ward cuts the big theme in the middle.
         parts = _linkage(vectors[rows], 2, "ward")
+        if not parts.any():  # all of them are the same
+            break
         labels[rows[parts == 1]] = count
     return labels
 
 
-def _linkage(vectors: Vectors, k: int, linkage: Literal["average", "ward"]) -> Ints:
+def _linkage(vectors: Vectors, k: int, method: Literal["average", "ward"]) -> Ints:
+    """Group rows into `k` at the most; fewer where the last mergers are equally far apart."""
     if len(vectors) <= k or k < 2:  # noqa: PLR2004
         return np.arange(len(vectors)) if len(vectors) <= k else np.zeros(len(vectors), dtype=np.int64)
     if not (norms := np.linalg.norm(vectors, axis=1)).all():
         # An item at the catalogue's centre has no direction; any one will do, if all such items get the same.
         vectors = np.where(norms[:, None] > 0, vectors, np.eye(1, vectors.shape[1], dtype=np.float32))
-    metric = "euclidean" if linkage == "ward" else "cosine"
-    model = AgglomerativeClustering(n_clusters=k, metric=metric, linkage=linkage)
-    return np.asarray(model.fit_predict(vectors), dtype=np.int64)
+    tree = linkage(vectors, method, "euclidean" if method == "ward" else "cosine")
+    return np.asarray(fcluster(tree, k, "maxclust"), dtype=np.int64) - 1
 
 
 def _centroids(vectors: Vectors, labels: Ints) -> Vectors:

@@ -2,16 +2,19 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from copy import copy
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
-from agent.chat import ChatModel
+from agent.chat import Answer, ChatModel, Message
 from agent.contract import Writer
 from agent.embedder import SentenceEmbedder
+from agent.errors import ChatError, ModelError, Usage
 from agent.loading import index_claims, prepare_catalogue
 from agent.profiling import Profiler
-from agent.unit import Clock, ModelInfo
+from agent.unit import Clock
 from agent.verify import Repetition
 from agent.writer import LlmWriter
 from api import runtime
@@ -27,7 +30,37 @@ class _Model(NamedTuple):
 
     chat: ChatModel
     lane: ChatModel
-    info: ModelInfo
+
+
+class WhenAsked:
+    """A model that is started when it is asked first: where nothing has changed, nothing is started.
+
+    Args:
+        name: Of the model.
+        start: Starts it.
+    """
+
+    def __init__(self, name: str, start: Callable[[], Coroutine[Any, Any, ChatModel]]) -> None:
+        self.name = name
+        self._start = start
+        self._started: asyncio.Future[ChatModel] | None = None
+
+    async def ask(self, messages: Sequence[Message], schema: type[Answer], max_tokens: int) -> tuple[Answer, Usage]:
+        """Ask the model, once it is there.
+
+        Raises:
+            ChatError: There is no usable answer, or the model cannot be started (`unreachable`).
+        """
+        if self._started is None:  # one start for all who ask, also if it fails
+            self._started = asyncio.ensure_future(self._start())
+        try:
+            chat = await asyncio.shield(self._started)
+        except ModelError as error:
+            raise ChatError("unreachable", str(error)) from error
+        return await chat.ask(messages, schema, max_tokens)
+
+    async def aclose(self) -> None:
+        """Do nothing: the model belongs to the desk."""
 
 
 class Desk:
@@ -86,7 +119,7 @@ class Desk:
             batch: Whether nobody waits for it: then its calls have their own bound, and others go first.
 
         Raises:
-            ModelError: The language model cannot be started.
+            ModelError: The language model's weights cannot be fetched.
         """
         revision = self._revision()
         if revision != self._read and time.monotonic() >= self._fresh_until:
@@ -94,20 +127,25 @@ class Desk:
         made = copy(self._base)
         made.force = force
         if writer == "llm":
-            model, asked = await self._language_model(), self._settings.llm.writer
-            chat = model.lane if batch else model.chat
-            made.llm = (LlmWriter(chat, Repetition(self.embedder.embed), made.language, asked), model.info)
+            info = await asyncio.to_thread(runtime.fetch_model, self._settings)
+            chat = WhenAsked(info.name, partial(self._chat, batch=batch))
+            asked = self._settings.llm.writer
+            made.llm = (LlmWriter(chat, Repetition(self.embedder.embed), made.language, asked), info)
         return made
+
+    async def _chat(self, *, batch: bool) -> ChatModel:
+        model = await self._language_model()
+        return model.lane if batch else model.chat
 
     async def _language_model(self) -> _Model:
         async with self._starting:
             if self._model is None and self._settings.llm.engine == "offline":
-                engine, info = self._serving.enter_context(runtime.batch_model(self._settings))
-                self._model = _Model(engine, engine, info)
+                engine, _ = self._serving.enter_context(runtime.batch_model(self._settings))
+                self._model = _Model(engine, engine)
             if self._model is None:
                 started = runtime.language_model(self._settings)
-                client, info = await asyncio.to_thread(self._serving.enter_context, started)
-                self._model = _Model(client, runtime.in_batch_lane(self._settings, client), info)
+                client, _ = await asyncio.to_thread(self._serving.enter_context, started)
+                self._model = _Model(client, runtime.in_batch_lane(self._settings, client))
             return self._model
 
     async def give_up_model(self) -> None:

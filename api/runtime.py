@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.chat import ChatClient, ChatModel, OpenAIChat, PrioritizedChat
+from agent.chat import ChatClient, ChatModel, PrioritizedChat
 from agent.contract import Writer
 from agent.embedder import SentenceEmbedder
 from agent.endpoints import Endpoints
@@ -65,13 +65,25 @@ def embedder(settings: Settings) -> SentenceEmbedder:
 
 def recipe(settings: Settings, writer: Writer) -> Recipe:
     """Return how profiles would be made, without loading or starting anything."""
-    llm, asked = settings.llm, settings.llm.writer if writer == "llm" else None
-    model = ModelInfo(llm.model)
-    if not llm.base_url or llm.engine == "offline":
-        found = resolve(llm.model, settings.home)
-        model = ModelInfo(found.name, found.weights_hash)
+    asked = settings.llm.writer if writer == "llm" else None
     embeds = resolve(settings.embedder.model, settings.home).name
-    return Recipe.of(settings.evidence_settings, embeds, settings.language, asked, model)
+    return Recipe.of(settings.evidence_settings, embeds, settings.language, asked, model_info(settings))
+
+
+def model_info(settings: Settings) -> ModelInfo:
+    """Return which weights the language model has; no hash where a server has them, or they are not there yet."""
+    llm = settings.llm
+    if llm.base_url and llm.engine == "server":
+        return ModelInfo(llm.model)
+    found = resolve(llm.model, settings.home)
+    return ModelInfo(found.name, found.weights_hash)
+
+
+def fetch_model(settings: Settings) -> ModelInfo:
+    """Fetch the language model's weights, unless a server has them or they are there, and return which they are."""
+    if not settings.llm.base_url or settings.llm.engine == "offline":
+        fetched(settings, settings.llm.model)
+    return model_info(settings)
 
 
 @contextmanager
@@ -129,6 +141,8 @@ def _servers(settings: Settings) -> int:
 
 def chat_at(settings: Settings, base_url: str, model: str, *, priorities: bool = False) -> ChatClient:
     """Return a client of the chat model at one or several servers, with the key and the bounds of the settings."""
+    from agent.openai_chat import OpenAIChat  # noqa: PLC0415 - LangChain takes a second
+
     llm, urls = settings.llm, base_url.split(",")
     most = max(llm.concurrency, settings.batch.concurrency)
     chats = [

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from agent.chat import OpenAIChat
 from agent.embedder import Vectors
 from agent.evidence import EvidenceSettings
 from agent.loading import prepare_catalogue
+from agent.openai_chat import OpenAIChat
 from agent.profiling import Profiler, Report
 from agent.unit import ModelInfo
 from agent.verify import Repetition

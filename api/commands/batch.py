@@ -290,7 +290,10 @@ def _bar(total: int) -> Iterator[Callable[[Gauge], None]]:
 
 
 def _say(made: RunReport) -> None:
-    counts = ", ".join(f"{count:,} {state}" for state, count in made.counts.items()) or "no users"
+    if not made.counts:
+        out.print("Nobody is due: of those selected, too little is new. `limner batch plan` shows it.")
+        return
+    counts = ", ".join(f"{count:,} {state}" for state, count in made.counts.items())
     out.print(f"{counts}; {made.users_per_s:,.1f} users/s over {duration(made.seconds)}.")
     if made.calls:
         cost = "" if made.cost_per_1000 is None else f", {made.cost_per_1000:.4g} for 1,000 users"
@@ -328,6 +331,8 @@ def _say_missing(opened: Database, chosen: Selection) -> None:
             f"{count:,} of {len(chosen.users):,} listed users are not in the store, have no log or do not consent: "
             f"{escape(', '.join(shown))}{' …' if count > len(shown) else ''}"
         )
+    if count == len(chosen.users):
+        raise typer.Exit(1)
 
 
 def _log_errors_only() -> None:

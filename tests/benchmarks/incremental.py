@@ -16,10 +16,11 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from agent import archive
-from agent.chat import ChatModel, OpenAIChat
+from agent.chat import ChatModel
 from agent.contract import Profile
 from agent.diff import weighted_jaccard
 from agent.models import resolve
+from agent.openai_chat import OpenAIChat
 from agent.profiling import Profiler, Report
 from agent.unit import ModelInfo
 from agent.verify import Repetition

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer
 
-from agent.chat import OpenAIChat
 from agent.models import resolve
+from agent.openai_chat import OpenAIChat
 from agent.profiling import Profiler, Report
 from agent.unit import ModelInfo
 from agent.verify import Repetition

@@ -25,9 +25,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from agent.chat import Answer, ChatModel, Message, OpenAIChat
+from agent.chat import Answer, ChatModel, Message
 from agent.errors import ChatError, Usage
 from agent.models import Resolved, resolve
+from agent.openai_chat import OpenAIChat
 from agent.profiling import Profiler, Report
 from agent.serving import ServeSettings, installed_build, serve, usable_cores, vllm_argv, vllm_env
 from agent.unit import ModelInfo

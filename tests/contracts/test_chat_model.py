@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.chat import OpenAIChat
 from agent.errors import ChatError, Usage
+from agent.openai_chat import OpenAIChat
 from agent.words import IntentWords, SummaryWords, ThemesWords, ThemeWords
 from prompts.loader import load
 from tests import scripted_llm as llm

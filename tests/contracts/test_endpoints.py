@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agent.chat import OpenAIChat
 from agent.endpoints import Endpoints
 from agent.errors import ChatError
+from agent.openai_chat import OpenAIChat
 from agent.words import ThemesWords
 from tests import scripted_llm as llm
 from tests.contracts.test_chat_model import THEME

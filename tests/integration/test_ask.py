@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text as sql
 
-from agent.chat import OpenAIChat
 from agent.evidence import EvidenceSettings
+from agent.openai_chat import OpenAIChat
 from api.asking import answered
 from api.cli import main
 from prompts.loader import load

@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import text
 
 from agent import archive
-from agent.chat import OpenAIChat
 from agent.check import check_profiles
 from agent.embedder import SentenceEmbedder
 from agent.evidence import EvidenceSettings
 from agent.loading import prepare_catalogue
 from agent.models import pull
+from agent.openai_chat import OpenAIChat
 from agent.profiling import Profiler, Report
 from agent.serving import serve
 from agent.unit import ModelInfo

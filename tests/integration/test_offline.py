@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from agent.chat import OpenAIChat
 from agent.models import pull
+from agent.openai_chat import OpenAIChat
 from agent.serving import serve
 from store.database import Database
 from tests.command_line import ROOT, ended, start

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent.chat import OpenAIChat
 from agent.endpoints import Endpoints
 from agent.lanes import Lane
+from agent.openai_chat import OpenAIChat
 from agent.slots import BATCH
 from api import runtime
 from api.settings import BatchSettings, LlmSettings, Settings, SettingsError, read_settings

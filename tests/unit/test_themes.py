@@ -211,3 +211,8 @@ def test_a_theme_with_more_than_half_of_the_likes_is_split() -> None:
 def test_at_most_twelve_themes() -> None:
     labels = cluster(near(0, 300, 0.05), np.r_[np.full(1, 1e6), np.ones(299)])
     assert labels.max() + 1 <= 12
+
+
+def test_rows_that_are_all_the_same_are_one_theme() -> None:
+    same = np.tile(np.eye(1, 8, dtype=np.float32), (30, 1))
+    assert cluster(same, np.ones(30)).tolist() == [0] * 30
