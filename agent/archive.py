@@ -3,8 +3,8 @@
 from typing import Any
 
 from agent.contract import Claim, Evidence, Intent, Profile
-from store.profiles import StoredClaim, StoredProfile
-from store.tables import ClaimRow, EvidenceRow, ProfileRow
+from store.profiles import Cited, StoredClaim, StoredProfile
+from store.tables import ClaimRow, ProfileRow
 
 _PARTS = ("summary", "habits", "tags", "log", "provenance", "quality")
 _COLUMNS = (
@@ -49,13 +49,7 @@ def _claim(claim: Claim, position: int) -> StoredClaim:
         **{column: getattr(claim, column) for column in _COLUMNS},
     )
     pieces = [(e, False) for e in claim.evidence] + [(e, True) for e in claim.counter_evidence]
-    return StoredClaim(
-        row,
-        tuple(
-            EvidenceRow(claim_pk=0, event_id=e.event_id, position=n, weight=e.weight, counter=counter)
-            for n, (e, counter) in enumerate(pieces)
-        ),
-    )
+    return StoredClaim(row, tuple(Cited(e.event_id, e.weight, counter) for e, counter in pieces))
 
 
 def from_rows(stored: StoredProfile) -> Profile:

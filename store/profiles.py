@@ -5,12 +5,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from psycopg import sql
-from sqlalchemy import String, case, cast, delete, func, insert, or_, select, text, update
+from sqlalchemy import String, case, cast, delete, func, or_, select, text, update
 from sqlmodel import Session, col
 
 from store.database import driver
 from store.errors import ConflictError, NotFoundError
-from store.tables import AttemptRow, ClaimRow, EmbeddingRow, EvidenceRow, LlmCallRow, ProfileRow, UserRow
+from store.tables import AttemptRow, ClaimRow, EmbeddingRow, LlmCallRow, ProfileRow, UserRow
 
 _PROFILE, _CLAIM = tuple(ProfileRow.model_fields), tuple(ClaimRow.model_fields)
 
@@ -28,11 +28,10 @@ _LOAD = """
 _LOAD_ACTIVE = sql.SQL(_LOAD).format(_columns("p", _PROFILE), sql.SQL("p.active"))
 _LOAD_VERSION = sql.SQL(_LOAD).format(_columns("p", _PROFILE), sql.SQL("p.version = %(version)s"))
 _LOAD_CLAIMS = sql.SQL("""
-    select e.ids, e.positions, e.weights, e.counters, {}
+    select e.ids, e.weights, e.counters, {}
     from claims c,
         lateral (
             select coalesce(array_agg(event_id order by position), '{{}}') as ids,
-                coalesce(array_agg(position order by position), '{{}}') as positions,
                 coalesce(array_agg(weight order by position), '{{}}') as weights,
                 coalesce(array_agg(counter order by position), '{{}}') as counters
             from evidence where claim_pk = c.claim_pk
@@ -41,12 +40,32 @@ _LOAD_CLAIMS = sql.SQL("""
     order by c.position
 """).format(_columns("c", _CLAIM))
 
+_LOCK = "select consent, corrections_revision from users where user_id = %s for update"
+# A statement after the lock, so that it sees what the one who had it has stored.
+_LATEST = """
+    select max(version), max(coalesce((log->>'revision')::bigint, 0)) filter (where active)
+    from profiles where user_id = %s
+"""
+# The object mapper takes as long for a user's evidence as for all else.
+_ADD_EVIDENCE = """
+    insert into evidence (claim_pk, position, event_id, weight, counter)
+    select * from unnest(%s::bigint[], %s::integer[], %s::text[], %s::double precision[], %s::boolean[])
+"""
+
+
+class Cited(NamedTuple):
+    """An event that a claim cites: a row of `evidence` but for the claim and the position."""
+
+    event_id: str
+    weight: float
+    counter: bool
+
 
 class StoredClaim(NamedTuple):
     """A claim's row and its evidence, in order."""
 
     row: ClaimRow
-    evidence: tuple[EvidenceRow, ...]
+    evidence: tuple[Cited, ...]
 
 
 class StoredProfile(NamedTuple):
@@ -75,21 +94,18 @@ def save(
             revision of the log.
     """
     row = profile.row
-    query = select(UserRow).where(col(UserRow.user_id) == row.user_id)
-    user = session.scalars(query.with_for_update().execution_options(populate_existing=True)).one_or_none()
-    if user is None or not user.consent:
+    session.flush()
+    connection = driver(session)
+    user = connection.execute(_LOCK, [row.user_id]).fetchone()
+    if user is None or not user[0]:
         raise ConflictError(f"User {row.user_id} is gone or has withdrawn consent: the profile was not stored.")
-    if corrections_revision is not None and user.corrections_revision != corrections_revision:
+    if corrections_revision is not None and user[1] != corrections_revision:
         raise ConflictError(f"User {row.user_id} has made a correction meanwhile: the profile was not stored.")
-    active = session.scalars(
-        select(ProfileRow).where(col(ProfileRow.user_id) == row.user_id, col(ProfileRow.active))
-    ).one_or_none()
-    if active is not None and active.log.get("revision", 0) > log_revision:
+    latest, revision = connection.execute(_LATEST, [row.user_id]).fetchone() or (None, None)
+    if revision is not None and revision > log_revision:
         raise ConflictError(f"User {row.user_id} has a profile of a later log: this one was not stored.")
-    latest = session.scalar(select(func.max(ProfileRow.version)).where(col(ProfileRow.user_id) == row.user_id))
-    session.execute(
-        update(ProfileRow).where(col(ProfileRow.user_id) == row.user_id, col(ProfileRow.active)).values(active=False)
-    )
+    if revision is not None:
+        connection.execute("update profiles set active = false where user_id = %s and active", [row.user_id])
     row.version, row.active = (latest or 0) + 1, True
     session.add(row)
     session.flush()
@@ -152,9 +168,9 @@ def add_claims(session: Session, profile: ProfileRow, claims: Sequence[StoredCla
         claim.row.profile_id = profile.profile_id
         session.add(claim.row)
     session.flush()
-    evidence = [{**row.model_dump(), "claim_pk": claim.row.claim_pk} for claim in claims for row in claim.evidence]
-    if evidence:
-        session.execute(insert(EvidenceRow), evidence)
+    rows = [(claim.row.claim_pk, n, *cited) for claim in claims for n, cited in enumerate(claim.evidence)]
+    if rows:
+        driver(session).execute(_ADD_EVIDENCE, [list(column) for column in zip(*rows, strict=True)])
 
 
 def load(session: Session, user_id: str, version: int | None = None) -> StoredProfile:
@@ -178,17 +194,10 @@ def load(session: Session, user_id: str, version: int | None = None) -> StoredPr
 
 
 def _loaded(
-    ids: Sequence[str], positions: Sequence[int], weights: Sequence[float], counters: Sequence[bool], *columns: Any
+    ids: Sequence[str], weights: Sequence[float], counters: Sequence[bool], *columns: Any
 ) -> StoredClaim:
     claim = ClaimRow.model_construct(**dict(zip(_CLAIM, columns, strict=True)))
-    pieces = zip(ids, positions, weights, counters, strict=True)
-    return StoredClaim(
-        claim,
-        tuple(
-            EvidenceRow.model_construct(claim_pk=claim.claim_pk or 0, event_id=i, position=n, weight=w, counter=c)
-            for i, n, w, c in pieces
-        ),
-    )
+    return StoredClaim(claim, tuple(map(Cited, ids, weights, counters)))
 
 
 def versions(session: Session, user_id: str) -> list[ProfileRow]:

@@ -18,8 +18,8 @@ from store.ingest.events import FUTURE
 from store.ingest.runs import wait_for_turn
 from store.ingest.times import EPOCH
 from store.privacy import Hasher
-from store.profiles import StoredClaim, StoredProfile
-from store.tables import AttemptRow, ClaimRow, CorrectionRow, EvidenceRow, LlmCallRow, ProfileRow
+from store.profiles import Cited, StoredClaim, StoredProfile
+from store.tables import AttemptRow, ClaimRow, CorrectionRow, LlmCallRow, ProfileRow
 
 _USER: LiteralString = """
 insert into users (user_id, attributes, consent, language, tz, log_revision, corrections_revision)
@@ -224,8 +224,7 @@ def _rows(user_id: str, profile: ExportedProfile) -> StoredProfile:
 
 def _claim_rows(claim: ExportedClaim, position: int) -> StoredClaim:
     row = ClaimRow(profile_id=0, position=position, **claim.model_dump(exclude={"evidence"}))
-    pieces = enumerate(claim.evidence)
-    return StoredClaim(row, tuple(EvidenceRow(claim_pk=0, position=n, **piece.model_dump()) for n, piece in pieces))
+    return StoredClaim(row, tuple(Cited(piece.event_id, piece.weight, piece.counter) for piece in claim.evidence))
 
 
 def _add_user(session: Session, document: Export) -> None:

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.growth [--users 1000 10000 100000] [--events 20] [--template] [--out FILE]
 
 Users are simulated. The model's server is the scripted one, a process of its own that answers each call after a fixed
-time; each command is a process of its own, and its time includes its start. Weights of the embedder are those of the
-data directory of the settings. Memory is the command's peak; the database server's is bounded by its configuration.
+time; where the verifier refuses its answers, a user fails, and is asked about again. Each command is a process of its
+own, and its time includes its start. Weights of the embedder are those of the data directory of the settings. Memory
+is the command's peak; the database server's is bounded by its configuration.
 """
 
 import argparse
