@@ -5,7 +5,7 @@ LOCUST := .cache/locust/bin/locust
 # A file's tests stay together: they share a database. At most four at a time: several start servers.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint type format bench bench-load eval lock prompts-lock clean
+.PHONY: help setup demo test test-full lint type format bench bench-load eval eval-gate lock prompts-lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench-load: setup ## Reads that the server answers in a second (after `make demo
 
 eval: setup ## Measure the verifier on labelled sentences
 	@$(BIN)/limner eval verifier tests/verifier/heldout
+
+eval-gate: setup ## A small evaluation on MovieLens-100K against the committed figures
+	@$(BIN)/python -m tests.gate.run
 
 lock: ## Pin the versions of the present environment
 	@$(BIN)/python requirements/freeze.py > requirements/cpu.lock

@@ -3,32 +3,16 @@
 import logging
 import sys
 import warnings
-from typing import NoReturn
+from importlib import import_module
+from typing import Any, NoReturn, cast
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
 
 from agent.errors import AgentError
-from api.commands import (
-    ask,
-    batch,
-    claim,
-    data,
-    db,
-    demo,
-    doctor,
-    evaluate,
-    ingest,
-    keys,
-    model,
-    profile,
-    recommend,
-    serve,
-    simulate,
-    user,
-    worker,
-)
-from api.console import err
+from api.console import Told, err
+from eval.errors import EvaluationError
 from prompts.loader import PromptError
 from recommend.errors import RecommendError
 from store.errors import StoreError
@@ -36,31 +20,67 @@ from store.errors import StoreError
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
+_COMMANDS = {
+    "db": ("db", "app"),
+    "data": ("data", "app"),
+    "model": ("model", "app"),
+    "profile": ("profile", "app"),
+    "claim": ("claim", "app"),
+    "eval": ("evaluate", "app"),
+    "keys": ("keys", "app"),
+    "user": ("user", "app"),
+    "batch": ("batch", "app"),
+    "ingest": ("ingest", "command"),
+    "train": ("recommend", "train"),
+    "recommend": ("recommend", "recommend"),
+    "why": ("recommend", "why"),
+    "ask": ("ask", "command"),
+    "simulate": ("simulate", "command"),
+    "worker": ("worker", "command"),
+    "serve": ("serve", "command"),
+    "doctor": ("doctor", "command"),
+    "demo": ("demo", "command"),
+    "demo-server": ("demo_server", "command"),
+}
+"""Where each command is: a module of `api.commands`, and what in it."""
+
+
+class _Commands(TyperGroup):
+    """The commands, each of which is imported when it is asked for: all together take seconds."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return their names, in the order of the help."""
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | TyperGroup | None:
+        """Import a command; None if there is none of this name."""
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        found = getattr(import_module(f"api.commands.{module}"), name)
+        if isinstance(found, typer.Typer):
+            group = typer.main.get_group(found)
+            group.name = cmd_name
+            return group
+        single = typer.Typer(add_completion=False)
+        single.command(cmd_name)(found)
+        return cast("TyperCommand", typer.main.get_command(single))
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Limner reads behaviour logs and writes profiles whose every claim cites its events.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(db.app, name="db")
-app.add_typer(data.app, name="data")
-app.add_typer(model.app, name="model")
-app.add_typer(profile.app, name="profile")
-app.add_typer(claim.app, name="claim")
-app.add_typer(evaluate.app, name="eval")
-app.add_typer(keys.app, name="keys")
-app.add_typer(user.app, name="user")
-app.add_typer(batch.app, name="batch")
-app.command("ingest")(ingest.command)
-app.command("train")(recommend.train)
-app.command("recommend")(recommend.recommend)
-app.command("why")(recommend.why)
-app.command("ask")(ask.command)
-app.command("simulate")(simulate.command)
-app.command("worker")(worker.command)
-app.command("serve")(serve.command)
-app.command("doctor")(doctor.command)
-app.command("demo")(demo.command)
+
+
+@app.callback()
+def limner() -> None:
+    """Limner reads behaviour logs and writes profiles whose every claim cites its events."""
 
 
 def main() -> None:
@@ -72,13 +92,13 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app()
-    except (StoreError, AgentError, PromptError, RecommendError) as error:
+    except (StoreError, AgentError, PromptError, RecommendError, EvaluationError) as error:
         err.print(f"[red]Error:[/red] {escape(str(error))}")
         sys.exit(1)
     except KeyboardInterrupt:
         _interrupted()
     except SystemExit as end:  # typer turns an interrupt into this, without a word
-        if end.code == INTERRUPTED:
+        if end.code == INTERRUPTED and not isinstance(end, Told):
             _interrupted()
         raise
 

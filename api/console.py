@@ -26,6 +26,10 @@ err = Console(stderr=True, highlight=False)
 _SHOWN_EVENTS = 4
 
 
+class Told(SystemExit):
+    """A command ends with this exit code, and has said why itself."""
+
+
 class Advance(Protocol):
     """Moves a progress bar: `done` of `total` (a total of 0 is not known), under another title if one is given."""
 

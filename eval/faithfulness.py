@@ -1,28 +1,32 @@
-"""Are explanations faithful? Deletion curves (Samek et al. 2017, arXiv 1509.06321) of each user's best recommendation.
+"""Are explanations faithful? What becomes of each user's best recommendation without the events that explain it.
 
 An explainer puts the user's events in an order. They are deleted one by one; after each the user is summarized and
 folded in anew, so that the item's score is exact. The score over that before any deletion, averaged over 0 to 10
-deletions, is the area under the curve: the smaller, the better the explainer knows what the score rests on. Claims
-stay as they are. Only events that the model uses are put in order, by every explainer.
+deletions, is the area under the deletion curve (Samek et al. 2017, arXiv 1509.06321): the smaller, the better the
+explainer knows what the score rests on. The insertion curve starts without the events that the model uses, and adds
+them in the same order (Petsiuk et al. 2018, arXiv 1806.07421): the larger the area, the better. Claims stay as they
+are. Only events that the model uses are put in order, by every explainer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from agent.embedder import Embedder
 from eval.fused import Fused, train_fused
-from eval.interactions import Floats, Interactions, Ints
+from eval.interactions import Bools, Floats, Interactions, Ints
 from eval.stats import compare
 from eval.world import Matrix, World
 from recommend.explaining import explain
 from recommend.foldin import Folded
 from recommend.history import Events, History, summarize
 from recommend.parameters import Parameters
-from recommend.ranking import top_k
+from recommend.ranking import rank_of, top_k
 
 STEPS = 10
+LIST = 10
+"""Length of the list that the item is recommended in."""
 OURS, RANDOM = "parts", "random"
 
 
@@ -59,6 +63,58 @@ def first_choice(model: Fused, known: Interactions, user: int) -> Case:
     return Case(events, history, folded, int(best[0]), np.flatnonzero(history.item >= 0))
 
 
+class Walk(NamedTuple):
+    """The recommended item after 0, 1, ... events have been deleted, or added.
+
+    Attributes:
+        scores: `(steps + 1,)`, its score over that with all events.
+        ranks: `(steps + 1,)`, its rank, from 1, among the items that are new to the user with all events.
+    """
+
+    scores: Floats
+    ranks: Ints
+
+
+def delete(model: Fused, case: Case, user: int, order: Ints, steps: int = STEPS) -> Walk:
+    """Delete events one by one, the first of the order first; after the last nothing changes any more."""
+    return _walk(model, case, user, order[:steps], np.zeros(len(case.events.rows), dtype=np.bool_), steps)
+
+
+def insert(model: Fused, case: Case, user: int, order: Ints, steps: int = STEPS) -> Walk:
+    """Start without the events that the model uses, and add them one by one, the first of the order first."""
+    gone = np.zeros(len(case.events.rows), dtype=np.bool_)
+    gone[case.used] = True
+    return _walk(model, case, user, order[:steps], gone, steps)
+
+
+def _walk(model: Fused, case: Case, user: int, order: Ints, gone: Bools, steps: int) -> Walk:
+    """Turn events, one after another, from gone to there or the other way."""
+    seen, factors = np.unique(case.events.rows), model.fitted.factors
+    item = factors[case.row].astype(np.float64)
+    scores, ranks = [], []
+    for place in (-1, *order.tolist()):
+        if place >= 0:
+            gone[place] = not gone[place]
+        folded = _fold(model, case.events.without(gone), user)[1] if gone.any() else case.folded
+        scores.append(folded.score(item))
+        ranks.append(rank_of(factors @ folded.vector, case.row, seen))
+    missing = steps + 1 - len(scores)
+    return Walk(
+        np.array(scores + scores[-1:] * missing) / case.folded.score(item),
+        np.array(ranks + ranks[-1:] * missing, dtype=np.int64),
+    )
+
+
+def fewest_deleted(walk: Walk, k: int = LIST) -> int:
+    """Return after how many deletions the item has left the top `k`; one more than were tried if it has not.
+
+    >>> fewest_deleted(Walk(np.ones(4), np.array([1, 4, 11, 9]))), fewest_deleted(Walk(np.ones(2), np.array([1, 2])))
+    (2, 2)
+    """
+    left = np.flatnonzero(walk.ranks > k)
+    return int(left[0]) if len(left) else len(walk.ranks)
+
+
 def deletion_curve(model: Fused, case: Case, user: int, order: Ints, steps: int = STEPS) -> Floats:
     """Delete events one by one.
 
@@ -72,14 +128,7 @@ def deletion_curve(model: Fused, case: Case, user: int, order: Ints, steps: int 
     Returns:
         `(steps + 1,)`, the item's score over that before any deletion.
     """
-    item = model.fitted.factors[case.row].astype(np.float64)
-    scores = [case.folded.score(item)]
-    gone = np.zeros(len(case.events.rows), dtype=np.bool_)
-    for place in order[:steps]:
-        gone[place] = True
-        scores.append(_fold(model, case.events.without(gone), user)[1].score(item))
-    scores += [scores[-1]] * (steps + 1 - len(scores))
-    return np.array(scores) / scores[0]
+    return delete(model, case, user, order, steps).scores
 
 
 def area(curve: Floats) -> float:
@@ -117,6 +166,16 @@ def at_random(rng: np.random.Generator) -> Explainer:
     return lambda case: rng.random(len(case.used))
 
 
+def all_explainers(model: Fused, texts: Matrix, seeds: Iterable[int]) -> dict[str, list[Explainer]]:
+    """Return ours and those to compare it with; the random one once for each seed."""
+    return {
+        OURS: [by_parts(model)],
+        "cosine of factors": [by_cosine(model.fitted.factors)],
+        "cosine of texts": [by_cosine(texts - texts.mean(axis=0))],
+        RANDOM: [at_random(np.random.default_rng(seed)) for seed in seeds],
+    }
+
+
 def _fold(model: Fused, events: Events, user: int) -> tuple[History, Folded]:
     history = summarize(events, model.fold_in.parameters)
     own = slice(*np.searchsorted(model.owner, [user, user + 1]))
@@ -140,12 +199,7 @@ def run(
     """
     events = world.interactions
     model = train_fused(events, world.template_claims(events, embedder), world.texts, parameters or Parameters())
-    explainers: dict[str, list[Explainer]] = {
-        OURS: [by_parts(model)],
-        "cosine of factors": [by_cosine(model.fitted.factors)],
-        "cosine of texts": [by_cosine(world.texts - world.texts.mean(axis=0))],
-        RANDOM: [at_random(np.random.default_rng(seed)) for seed in range(seeds)],
-    }
+    explainers = all_explainers(model, world.texts, range(seeds))
     curves: dict[str, list[Floats]] = {name: [] for name in explainers}
     for user in np.random.default_rng(0).permutation(np.unique(events.user)).tolist():
         case = first_choice(model, events, user)

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 
 from agent.embedder import Embedder
-from eval import baselines, metrics, splits
-from eval.fused import PLAIN, train_fused
+from eval import baselines, metrics, recommenders, splits
+from eval.fused import train_fused
 from eval.interactions import Floats, Interactions, Ints
+from eval.recommenders import ABLATIONS, NULLS, RECOMMENDERS, Given, null
 from eval.splits import Split
 from eval.stats import Comparison, compare, holm
-from eval.tuning import Point, fused_space, ials_space, parameters, search
+from eval.tuning import Point
 from eval.world import Claims, World
 from recommend.parameters import Parameters
 
 K = 10
 Cut = Callable[[Interactions, int], Split]
-Scores = Callable[[Split, Claims, Point, int], Floats]
 Tell = Callable[[str], None]
 
 PROTOCOLS: dict[str, Cut] = {
@@ -33,16 +33,7 @@ PROTOCOLS: dict[str, Cut] = {
     "later visit": lambda events, seed: splits.later_visits(splits.per_user_time(events, seed=seed)),
     "global time": lambda events, seed: splits.global_time(events, seed=seed),
 }
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "fused": {},
-    "without claims": {"user_features": None},
-    "without item text": {"item_features": None},
-    "without rating weights": {"rating_weights": False},
-    "without dislikes": {"dislike_weight": 0.0},
-    "without prior": {"half_trust": 0.0, "crowd": 0.0, "popular": 0.0, "covariance": 0.0},
-    "with recency": {"recency": 12.0},
-}
-NULLS = ("random features", "a constant")
+BESIDE = ("popularity", "item-kNN", "EASE", "iALS")
 
 
 @dataclass(frozen=True)
@@ -112,43 +103,28 @@ class Suite:
         return {"points": points, "models": self._summary(found)}
 
     def _tuned(self, name: str, case: Case) -> dict[str, Point]:
-        def measured(scorer: Scores) -> Callable[[Point], float]:
-            return lambda point: metrics.mean(case.measure(scorer(case.split, case.claims, point, 0), 0)["ndcg"])
+        given = self._given(case)
 
-        points: dict[str, Point] = {}
+        def measured(model: str) -> Callable[[Point], float]:
+            return lambda point: metrics.mean(case.measure(RECOMMENDERS[model](given, point, 0), 0)["ndcg"])
+
         self.tell(f"{name}: tuning on {len(case.users)} users, {self.trials} trials for each model")
-        points["ials"], _ = search(
-            ials_space, measured(self._ials), self.trials, first=({"alpha0": 1.0, "reg": 0.005},)
-        )
-        weak = {
-            "user_features": 1e3, "item_features": 1e4, "new_items": 0.0, "dislike_weight": 0.0, "dislike_target": 0.0,
-            "half_trust": 0.1, "sparse_alpha": 1.0, "crowd": 0.0, "popular": 0.0, "covariance": 0.0,
-            "rating_weights": False,
-        }  # fmt: skip
-        points["fused"], _ = search(fused_space, measured(self._fused), self.trials, first=(points["ials"] | weak,))
-        points["item-kNN"], _ = search(
-            lambda t: {"neighbours": t.suggest_int("neighbours", 10, 500, log=True),
-                       "shrinkage": t.suggest_float("shrinkage", 0.1, 500.0, log=True)},
-            measured(self._knn), self.trials,
-        )  # fmt: skip
-        points["EASE"], _ = search(
-            lambda t: {"ridge": t.suggest_float("ridge", 10.0, 5000.0, log=True)}, measured(self._ease), self.trials
-        )
-        return points
+        return recommenders.tune(measured, self.trials)
+
+    def _given(self, case: Case, claims: Claims | None = None) -> Given:
+        train = case.split.train
+        return Given(self.world, train, train, case.claims if claims is None else claims, case.users)
 
     def _all(self, case: Case, points: Mapping[str, Point], seed: int) -> list[tuple[str, Floats]]:
-        split, claims = case.split, case.claims
-        found = [
-            ("popularity", self._popular(split, claims, {}, seed)),
-            ("item-kNN", self._knn(split, claims, points["item-kNN"], seed)),
-            ("EASE", self._ease(split, claims, points["EASE"], seed)),
-            ("Markov chain", self._markov(split)),
-            ("iALS", self._ials(split, claims, points["ials"], seed)),
-        ]
+        given, best = self._given(case), points["fused"]
+        found = [(name, RECOMMENDERS[name](given, points.get(name, {}), seed)) for name in BESIDE]
+        found.insert(3, ("Markov chain", self._markov(case.split)))
         if self.sequential:
-            found.append(("SASRec", self._sasrec(split, seed)))
-        found += [(n, self._fused(split, claims, points["fused"] | change, seed)) for n, change in ABLATIONS.items()]
-        found += [(n, self._fused(split, null(claims, n, seed), points["fused"], seed)) for n in NULLS]
+            found.append(("SASRec", self._sasrec(given, seed)))
+        found.append(("fused", recommenders.fused(given, best, seed)))
+        found += [(name, recommenders.fused(given, best | change, seed)) for name, change in ABLATIONS.items()]
+        for name in NULLS:
+            found.append((name, recommenders.fused(self._given(case, null(case.claims, name, seed)), best, seed)))
         return found
 
     def validation(self, case: Case, start: Parameters) -> Callable[[Point], float]:
@@ -160,41 +136,14 @@ class Suite:
 
         return measure
 
-    def _fused(self, split: Split, claims: Claims, point: Point, seed: int) -> Floats:
-        model = train_fused(split.train, claims, self.world.texts, parameters(point, seed=seed))
-        return model.scores(split.train, np.unique(split.test.user))
-
-    def _ials(self, split: Split, claims: Claims, point: Point, seed: int) -> Floats:
-        scores = self._fused(split, claims, PLAIN | point, seed)
-        likes, rows = self._likes(split)
-        return np.where(scores.any(axis=1, keepdims=True), scores, baselines.popularity(likes)(rows))
-
-    def _likes(self, split: Split) -> tuple[Any, Any]:
-        likes = split.train.take(split.train.weight > 0).matrix()
-        return likes, likes[np.unique(split.test.user)]
-
-    def _popular(self, split: Split, _claims: Claims, _point: Point, _seed: int) -> Floats:
-        likes, rows = self._likes(split)
-        return baselines.popularity(likes)(rows)
-
-    def _knn(self, split: Split, _claims: Claims, point: Point, _seed: int) -> Floats:
-        likes, rows = self._likes(split)
-        return baselines.with_fallback(baselines.item_knn(likes, **point), baselines.popularity(likes))(rows)
-
-    def _ease(self, split: Split, _claims: Claims, point: Point, _seed: int) -> Floats:
-        likes, rows = self._likes(split)
-        return baselines.with_fallback(baselines.ease(likes, **point), baselines.popularity(likes))(rows)
-
-    def _sasrec(self, split: Split, seed: int) -> Floats:
+    @staticmethod
+    def _sasrec(given: Given, seed: int) -> Floats:
         from eval.sequential import SequentialSettings, train_sequential  # noqa: PLC0415 - torch-rechub is optional
 
-        likes = split.train.take(split.train.weight > 0)
-        scores = train_sequential(likes, SequentialSettings(seed=seed))(likes)[np.unique(split.test.user)]
-        return np.where(
-            scores.any(axis=1, keepdims=True),
-            scores,
-            baselines.popularity(self._likes(split)[0])(self._likes(split)[1]),
-        )
+        likes = given.train.take(given.train.weight > 0)
+        scores = train_sequential(likes, SequentialSettings(seed=seed))(likes)[given.users]
+        popular = recommenders.popularity(given, {}, seed)
+        return np.where(scores.any(axis=1, keepdims=True), scores, popular)
 
     @staticmethod
     def _markov(split: Split) -> Floats:
@@ -216,18 +165,6 @@ class Suite:
                 figures |= {"difference": test.difference, "low": test.low, "high": test.high, "p": corrected[name]}
             models[name] = figures
         return models
-
-
-def null(claims: Claims, kind: str, seed: int) -> Claims:
-    """Put nothing in the place of what claims say: noise of the same length, or the same vector for all."""
-    rng = np.random.default_rng(seed)
-    size = np.linalg.norm(claims.vectors, axis=1, keepdims=True)
-    if kind == "a constant":
-        vectors = np.broadcast_to(claims.vectors.mean(axis=0), claims.vectors.shape)
-    else:
-        noise = rng.standard_normal(claims.vectors.shape)
-        vectors = noise / np.linalg.norm(noise, axis=1, keepdims=True) * size
-    return Claims(claims.owner, claims.strengths, np.asarray(vectors, dtype=np.float32))
 
 
 KNOWN = (1, 5, 10, 20)

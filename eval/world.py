@@ -16,9 +16,10 @@ from agent.loading import Catalogue, load_users
 from agent.themes import UserLog
 from agent.verify import Vocabulary
 from eval.interactions import Interactions
+from eval.logged import ACTS, Impressions, impressions
 from store import logs
 from store.database import Database
-from store.records import Item
+from store.records import Event, Item
 
 Matrix = npt.NDArray[np.float32]
 _CHUNK = 500
@@ -51,6 +52,7 @@ class World:
         logs: By code of user.
         item_set: What the themes are made of.
         settings: Of the evidence.
+        impressions: What was shown to whom; None where it is not known.
     """
 
     interactions: Interactions
@@ -60,6 +62,7 @@ class World:
     logs: list[UserLog]
     item_set: ItemSet
     settings: EvidenceSettings
+    impressions: Impressions | None = None
 
     def template_claims(self, train: Interactions, embedder: Embedder, language: Language = "en") -> Claims:
         """Write everyone's claims by the template from training events alone, and embed their names."""
@@ -110,9 +113,11 @@ def read_world(database: Database, catalogue: Catalogue, embedder: Embedder, set
     everything = {item.item_id: item for item in items}
     item_set = ItemSet(everything, item_vectors(texts, catalogue.mean), catalogue.base_rates)
     user_logs: list[UserLog] = []
+    acts: list[list[Event]] = []
     for start in range(0, len(user_ids), _CHUNK):
         loaded = load_users(database, user_ids[start : start + _CHUNK], catalogue, embedder)
         user_logs += [log for _, log in loaded.logs]
+        acts += [[event for event in log.events if event.type in ACTS] for log, _ in loaded.logs]
     columns: list[list[float]] = [[], [], [], [], []]
     for user, log in enumerate(user_logs):
         weights = weigh(log.types, log.values, log.times, 0.0, settings).undecayed
@@ -125,4 +130,5 @@ def read_world(database: Database, catalogue: Catalogue, embedder: Embedder, set
     user_codes, item_codes = (np.array(c, dtype=np.int64) for c in columns[:2])
     times, weights_, values = (np.array(c, dtype=np.float64) for c in columns[2:])
     interactions = Interactions(user_codes, item_codes, times, weights_, values, len(user_logs), len(items))
-    return World(interactions, [log.user_id for log in user_logs], items, texts, user_logs, item_set, settings)
+    user_ids = [log.user_id for log in user_logs]
+    return World(interactions, user_ids, items, texts, user_logs, item_set, settings, impressions(acts))

@@ -214,3 +214,54 @@ class Explanation(Wire):
     text: str
     narrated: bool = False
     notes: list[str] = []
+
+
+class MovedItem(RecommendedItem):
+    """An item of a list as it would be.
+
+    Attributes:
+        was: The rank that it has as things are.
+    """
+
+    was: Rank
+
+
+class WhatIf(Wire):
+    """Where an item would stand if events had never happened, and without claims; folded in anew, as what is served.
+
+    Attributes:
+        without_events: Ids of the events that are thought away.
+        without_claims: Ids of the claims that are.
+        score: As it would be.
+        rank: As it would be, among the items that are new to the user as things are.
+        was_score: As it is.
+        was_rank: As it is.
+        items: The best items as they would be.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "user_id": "405",
+                "item_id": "641",
+                "title": "The Lantern Road (1957)",
+                "without_events": ["c0ffee"],
+                "without_claims": [],
+                "score": 0.208,
+                "rank": 57,
+                "was_score": 0.612,
+                "was_rank": 1,
+                "items": [{"item_id": "12", "title": "Paper Moons", "rank": 1, "score": 0.431, "was": 2}],
+            }
+        }
+    )
+    user_id: str
+    item_id: str
+    title: str
+    without_events: list[str]
+    without_claims: list[str]
+    score: float
+    rank: Rank
+    was_score: float
+    was_rank: Rank
+    items: list[MovedItem]

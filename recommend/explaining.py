@@ -5,6 +5,7 @@ folded in anew. Items that the user has had to do with stay left out, also once 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import numpy as np
@@ -173,8 +174,16 @@ def without_claim(
         place: Of the claim.
         rho: What the confidence of those events is multiplied by.
     """
-    alone = np.array([set(claims_of_event.get(i, ())) == {place} for i in events.ids], dtype=np.bool_)
-    return events._replace(scale=np.where(alone, rho * events.scale, events.scale)), np.delete(claims, place, axis=0)
+    return damped(events, claims_of_event, {place}, rho), np.delete(claims, place, axis=0)
+
+
+def damped(
+    events: Events, claims_of_event: Mapping[str, Sequence[int]], places: AbstractSet[int], rho: float = 0.0
+) -> Events:
+    """Multiply the confidence of the events by `rho` that are cited by claims of these places, and by no others."""
+    citing = [set(claims_of_event.get(i, ())) for i in events.ids]
+    alone = np.array([bool(cited) and cited <= places for cited in citing], dtype=np.bool_)
+    return events._replace(scale=np.where(alone, rho * events.scale, events.scale))
 
 
 def claim_counterfactuals(

@@ -1,7 +1,8 @@
 """One user as the recommender sees them: events, claims, corrections, and the vector that these make."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy.typing as npt
 
 from agent.contract import Claim
 from agent.evidence import EvidenceSettings, support
+from recommend.contract import Basis
+from recommend.explaining import damped
 from recommend.foldin import Floats, Folded, Ints
 from recommend.history import Events, History, summarize
 from recommend.model import Model
@@ -100,6 +103,13 @@ class Person:
         return found
 
     @property
+    def basis(self) -> Basis:
+        """What the scores rest on."""
+        if self.history.known > 0:
+            return "events and profile" if self.claims else "events"
+        return "profile" if self.claims else "popularity"
+
+    @property
     def removable(self) -> Bools:
         """Which events have happened, and do not only stand for a claim, `(e,)`."""
         return np.isnan(self.events.given)
@@ -118,12 +128,32 @@ class Person:
                 found.setdefault(event_id, []).append(place)
         return found
 
+    def without(self, event_ids: AbstractSet[str], claim_ids: AbstractSet[str]) -> "Person":
+        """Return the user as if these events had never happened, and without these claims.
+
+        What goes with a claim is the term of its text, and the confidence of the events that no other claim cites.
+        Items that the user has had to do with are still known by `seen` of the present person alone.
+        """
+        gone = np.array([event_id in event_ids for event_id in self.events.ids], dtype=np.bool_)
+        places = {place for place, claim in enumerate(self.claims) if claim.claim_id in claim_ids}
+        strengths = self._strengths_without(gone)
+        kept = [place for place in range(len(self.claims)) if place not in places]
+        return replace(
+            self,
+            events=damped(self.events.without(gone), self.claims_of_event, places),
+            claims=[replace(self.claims[place], strength=strengths[place]) for place in kept],
+            texts=self.texts[kept],
+        )
+
     def claims_without(self, gone: Bools) -> Floats:
         """Return the claims as they would be if some events had never happened, `(q, k)`.
 
         A claim's strength is computed anew; one that its other events no longer support is gone. Claims that the user
         has added stay.
         """
+        return self.texts * np.array(self._strengths_without(gone), dtype=np.float64).reshape(-1, 1)
+
+    def _strengths_without(self, gone: Bools) -> list[float]:
         removed = {self.events.ids[i] for i in np.flatnonzero(gone)}
         kept = np.array([w for event_id, w in self.decayed.items() if event_id not in removed], dtype=np.float64)
         total = {1: kept[kept > 0].sum(), -1: -kept[kept < 0].sum()}
@@ -144,4 +174,4 @@ class Person:
             # A correction may have damped the strength: it is damped alike.
             full = sum(max(sign * w, 0.0) for w in claim.evidence.values()) / before[sign]
             strengths.append(claim.strength * (found.positive / total[sign]) / full)
-        return self.texts * np.array(strengths, dtype=np.float64).reshape(-1, 1)
+        return strengths

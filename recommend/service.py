@@ -21,14 +21,15 @@ from agent.embedder import Embedder
 from agent.evidence import EvidenceSettings, weigh
 from recommend import explaining, wording
 from recommend.contract import (
-    Basis,
     ClaimCounterfactual,
     Counterfactual,
     Explanation,
+    MovedItem,
     NamedItem,
     Recommendations,
     RecommendedItem,
     RemovedEvent,
+    WhatIf,
 )
 from recommend.corrections import NEAREST, PseudoEvent, correct, denied_items
 from recommend.errors import UnknownItemError
@@ -37,6 +38,7 @@ from recommend.index import Candidates
 from recommend.model import Model
 from recommend.people import KnownClaim, Person
 from recommend.ranking import diversify, rank_of
+from recommend.supposing import suppose
 from store import catalogue, corrections, factors, logs, profiles
 from store.database import Database
 from store.errors import NotFoundError
@@ -155,7 +157,7 @@ class Recommender:
         if len(items) < request.k:
             notes.append(f"There are only {len(items)} such items.")
         return Recommendations(
-            user_id=user_id, items=items, basis=basis(person), model_id=str(self.model_id), notes=notes
+            user_id=user_id, items=items, basis=person.basis, model_id=str(self.model_id), notes=notes
         )
 
     def _list(
@@ -190,11 +192,7 @@ class Recommender:
             UnknownItemError: There is no such item.
         """
         person = self.person(user_id)
-        row = self.model.row_of.get(item_id)
-        if row is None:
-            raise UnknownItemError(
-                f"There is no item {item_id} that the model can place. Is it ingested? See `limner ingest items`."
-            )
+        row = self._row(item_id)
         notes = self._notes(person)
         excluded = self._excluded(person, request)
         if row in excluded:
@@ -224,6 +222,50 @@ class Recommender:
             notes=notes,
         )  # fmt: skip
         return made.model_copy(update={"text": wording.sentences(made, self.language)})
+
+    def what_if(
+        self, user_id: str, item_id: str, events: Collection[str], claims: Collection[str], request: Request = PLAIN
+    ) -> WhatIf:
+        """Say where an item would stand if some events had never happened, and without some claims.
+
+        Args:
+            user_id: The user.
+            item_id: The item; one that the user has seen already is ranked as if it were not.
+            events: Ids of events that the explanation can list.
+            claims: Ids of claims likewise.
+            request: What the rank refers to; control of diversity is left aside.
+
+        Raises:
+            NotFoundError: There is no such user, or they have no such event or claim.
+            UnknownItemError: There is no such item.
+        """
+        person = self.person(user_id)
+        row = self._row(item_id)
+        excluded, allowed = self._excluded(person, request), self._allowed(person, request)
+        if allowed is not None:
+            allowed[row] = True
+        found = suppose(person, events, claims, row, request.k, excluded[excluded != row], allowed)
+        ids = [self.model.item_ids[other] for other in found.best]
+        titles = self._titles([item_id, *ids])
+        moved = zip(ids, found.best, found.best_was, strict=True)
+        return WhatIf(
+            user_id=user_id, item_id=item_id, title=titles[item_id],
+            without_events=sorted(events), without_claims=sorted(claims),
+            score=float(found.after[row]), rank=found.rank,
+            was_score=float(found.before[row]), was_rank=found.was_rank,
+            items=[
+                MovedItem(item_id=i, title=titles[i], rank=rank, score=float(found.after[other]), was=was)
+                for rank, (i, other, was) in enumerate(moved, 1)
+            ],
+        )  # fmt: skip
+
+    def _row(self, item_id: str) -> int:
+        row = self.model.row_of.get(item_id)
+        if row is None:
+            raise UnknownItemError(
+                f"There is no item {item_id} that the model can place. Is it ingested? See `limner ingest items`."
+            )
+        return row
 
     def _diversity(
         self, person: Person, request: Request, row: int, excluded: npt.NDArray[np.int64], allowed: Bools | None
@@ -397,7 +439,7 @@ class Recommender:
 
     def _notes(self, person: Person) -> list[str]:
         notes = []
-        if basis(person) == "popularity":
+        if person.basis == "popularity":
             notes.append("Nothing is known of this user: these items are what most users like.")
         watermark = self.model.card.watermark
         if any(person.told[i].ts > watermark for i in person.events.ids if i in person.told):
@@ -453,14 +495,6 @@ class Recommender:
                 ClaimCounterfactual(k=k, claim_id=claim.claim_id, name=claim.name, new_rank=rank, replaced_by=replaced)
             )
         return made
-
-
-def basis(person: Person) -> Basis:
-    """Say what a user's scores rest on."""
-    events, claims = person.history.known > 0, bool(len(person.claims))
-    if events:
-        return "events and profile" if claims else "events"
-    return "profile" if claims else "popularity"
 
 
 def _day(time: datetime) -> str:

@@ -25,6 +25,8 @@ ML_100K = WheelFiles(
 )
 
 _SUMS = "SHA256SUMS"
+_DAT = "::"  # between the fields of GroupLens' older files
+_TITLE_AND_YEAR = re.compile(r"(?P<title>.*\S)\s*\((?P<year>\d{4})\)\s*")
 _CLEAN = ("items.csv", "events.csv", "users.csv")
 _YEAR = re.compile(r"(18|19|20)\d\d")
 _OTHER_FETCH_S = 600.0
@@ -69,6 +71,50 @@ def clean_ml_100k(folder: Path) -> None:
     for name, (source, make) in zip(_CLEAN, makers, strict=True):
         lines += f"{_write(folder / name, map(make, _read(folder / source)))}  {name}\n"
     _replace(folder / _SUMS, lambda path: path.write_text(lines, encoding="utf-8"))
+
+
+def clean_ml_1m(source: Path, folder: Path) -> None:
+    """Write MovieLens-1M as `items.csv` and `events.csv`, which `limner ingest` reads.
+
+    Args:
+        source: The folder of `ratings.dat` and `movies.dat`, as GroupLens' archive has them.
+        folder: Where the files go.
+
+    Raises:
+        DownloadError: They are not there, or a line of them is not of the form.
+    """
+    for name in ("ratings.dat", "movies.dat"):
+        if not (source / name).is_file():
+            raise DownloadError(
+                f"{source} holds no {name}. Fetch ml-1m.zip from grouplens.org, unpack it, and give its folder."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "items.csv", map(_dat_item, _read_dat(source / "movies.dat", 3)))
+    _write(folder / "events.csv", map(_dat_event, _read_dat(source / "ratings.dat", 4)))
+
+
+def _read_dat(path: Path, fields: int) -> Iterator[list[str]]:
+    with path.open(encoding="latin-1") as file:
+        for number, line in enumerate(file, 1):
+            row = line.rstrip("\r\n").split(_DAT)
+            if len(row) != fields:
+                raise DownloadError(f"Line {number} of {path} has {len(row)} fields, not {fields}: fetch it again.")
+            yield row
+
+
+def _dat_item(row: list[str]) -> Row:
+    item_id, title, genres = row
+    found = _TITLE_AND_YEAR.fullmatch(title)
+    return {
+        "item_id": item_id,
+        "title": found["title"] if found else title,
+        "categories": genres,
+        "attributes.year": found["year"] if found else "",
+    }
+
+
+def _dat_event(row: list[str]) -> Row:
+    return dict(zip(("user_id", "item_id", "value", "ts"), row, strict=True)) | {"type": "rating"}
 
 
 def _as_pinned(folder: Path) -> bool:

@@ -100,6 +100,13 @@ def find(database: Database, token: str | None) -> Found:
     return Found(Key(key_id, scopes, limit) if good else None, any_key=True)
 
 
+def in_force(database: Database, key_id: str) -> Found:
+    """Find a key by its id alone, for who has shown its secret before; revoked keys are not found."""
+    query = "select scopes, requests_per_minute from api_keys where key_id = %s and revoked_at is null"
+    rows = database.execute(query, [key_id])
+    return Found(Key(key_id, *rows[0]) if rows else None, any_key=True)
+
+
 def any_key(session: Session) -> bool:
     """Tell whether a key was ever made, revoked ones too: they leave the door closed."""
     return bool(session.scalar(select(exists(select(col(ApiKeyRow.key_id))))))

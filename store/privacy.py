@@ -24,6 +24,10 @@ class Hasher:
         """Return the HMAC-SHA-256 of a user id, as 64 hex digits."""
         return hmac.digest(self._key, user_id.encode(), hashlib.sha256).hex()
 
+    def derived(self, purpose: str) -> bytes:
+        """Return a key of its own for a purpose, 32 bytes; no user id has this for its hash, since none holds a NUL."""
+        return hmac.digest(self._key, b"\0" + purpose.encode(), hashlib.sha256)
+
 
 def hasher(home: Path, configured: SecretStr | None) -> Hasher:
     """Return the hasher of this installation.

@@ -65,10 +65,10 @@ def command(
     with watch.step("data"), watch.download(), progress_bar("fetching MovieLens-100K") as advance:
         folder = fetch_ml_100k(settings.home, advance)
     for name in (settings.embedder.model, settings.llm.model):
-        _pull(settings, name, watch)
+        fetch_weights(settings, name, watch)
     with database(settings) as opened:
-        _ingest(opened, settings, folder, watch)
-        _templates(opened, settings, watch)
+        ingest_log(opened, settings, folder, watch)
+        write_templates(opened, settings, watch)
         with watch.step("LLM profiles, engine start included"):
             with profiler(settings, opened, with_llm=True) as made:
                 report = run(made, list(DEMO_USERS))
@@ -84,7 +84,8 @@ def command(
     _next_steps()
 
 
-def _pull(settings: Settings, name: str, watch: Stopwatch) -> None:
+def fetch_weights(settings: Settings, name: str, watch: Stopwatch) -> None:
+    """Fetch the weights of a model, if they are not there yet."""
     if resolve(name, settings.home).pulled:
         return
     with watch.step("weights"), progress_bar(name) as advance:
@@ -100,7 +101,8 @@ def _pull(settings: Settings, name: str, watch: Stopwatch) -> None:
         pull(name, settings.home, progress)
 
 
-def _ingest(opened: Database, settings: Settings, folder: Path, watch: Stopwatch) -> None:
+def ingest_log(opened: Database, settings: Settings, folder: Path, watch: Stopwatch) -> None:
+    """Take the files of a folder into the store, if there is no log yet."""
     with opened.session() as session:
         if logs.user_ids(session, limit=1):
             err.print("The log is ingested already.")
@@ -110,7 +112,7 @@ def _ingest(opened: Database, settings: Settings, folder: Path, watch: Stopwatch
             ingest_file(opened, settings, kind, folder / f"{kind}.csv", [], source="ml-100k")
 
 
-def _templates(opened: Database, settings: Settings, watch: Stopwatch) -> Report:
+def write_templates(opened: Database, settings: Settings, watch: Stopwatch) -> Report:
     """Write template profiles for everyone who has no profile by the LLM."""
     with watch.step("template profiles"):
         with opened.session() as session:
@@ -153,5 +155,6 @@ def _next_steps() -> None:
         "  limner profile check --all         compute every number of every claim again\n"
         "  limner profile write --user 7      let the LLM write another one\n"
         "  limner ingest events YOUR_LOG.csv --map user=user_id   your own log (see README)\n"
-        "  limner doctor                      what is here, what is missing"
+        "  limner doctor                      what is here, what is missing\n"
+        "  limner demo-server                 all of this as pages in a browser"
     )

@@ -12,6 +12,7 @@ from agent.embedder import Embedder
 from agent.loading import prepare_catalogue
 from agent.verify import Repetition
 from api import runtime
+from api.commands import evaluate_public, evaluate_run
 from api.console import err, out
 from api.runtime import embedder
 from api.settings import read_settings
@@ -22,6 +23,11 @@ from eval.verifier import OK, Row, judge, overall, recall
 from eval.world import World, read_world
 
 app = typer.Typer(help="Measure how far Limner can be trusted.", no_args_is_help=True)
+
+
+app.command("run")(evaluate_run.command)
+app.command("compare")(evaluate_run.compare)
+app.command("public")(evaluate_public.command)
 
 
 @app.callback()

@@ -82,7 +82,10 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 def _say(listener: socket.socket, *, locked: bool) -> None:
     host, port = listener.getsockname()[:2]
-    err.print(f"Limner listens at http://{f'[{host}]' if ':' in host else host}:{port}, with /docs for a description.")
+    err.print(
+        f"Limner listens at http://{f'[{host}]' if ':' in host else host}:{port}, with pages for people; "
+        "/docs says what programs may ask."
+    )
     if not locked:
         err.print("There is no key: requests from this machine may do everything. `limner keys create` makes one.")
 

@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
+from agent.contract import Language
 from api.commands.ingest import ingest_file
 from api.console import out, progress_bar
 from api.runtime import database
 from api.settings import read_settings
-from eval.domains import DomainName
-from eval.simulate import Simulation, Written, simulate
+from eval.simulation.domains import DomainName
+from eval.simulation.files import Written, simulate
+from eval.simulation.plan import Simulation
 
 _MOST_USERS, _MOST_ITEMS, _MOST_EVENTS = 1_000_000, 1_000_000, 1_000
+_MOST_NOISE = 0.9
 
 
 def command(
@@ -27,6 +30,12 @@ def command(
     events_per_user: Annotated[
         float, typer.Option("--events", min=5, max=_MOST_EVENTS, help="Events of a user, in the mean.")
     ] = 50.0,
+    language: Annotated[Language, typer.Option(help="Of titles, categories, texts and searches.")] = "en",
+    noise: Annotated[
+        float,
+        typer.Option(min=0, max=_MOST_NOISE, help="Share of a person's events that are about none of their interests."),
+    ] = 0.12,
+    bots: Annotated[float, typer.Option(min=0, max=_MOST_NOISE, help="Share of the users that are machines.")] = 0.02,
     folder: Annotated[
         Path | None, typer.Option("--output", "-o", file_okay=False, help="Where the files go, the truth beside them.")
     ] = None,
@@ -35,7 +44,7 @@ def command(
     """Invent a catalogue, users with known tastes, and their logs."""
     if folder is None and not to_store:
         raise typer.BadParameter("say where to: -o DIR, --ingest, or both")
-    wanted = Simulation(users, seed, items, domain, events_per_user)
+    wanted = Simulation(users, seed, items, domain, events_per_user, language, noise, bots)
     with ExitStack() as stack:
         target = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="limner-")))
         with progress_bar("simulating users") as advance:
@@ -43,6 +52,7 @@ def command(
         out.print(f"{users:,} users, {wanted.catalogue_size:,} items, {written.total:,} events.")
         if folder is not None:
             out.print(f"They are in {folder}; what each user really likes is in {written.truth.name}.")
+            out.print(f"Which interest each item belongs to is in {written.interests.name}.")
         if to_store:
             _ingest(written, f"simulated-{domain}-{seed}")
 

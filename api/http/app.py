@@ -28,6 +28,7 @@ from api.http.routes import (
     users,
 )
 from api.http.state import State
+from api.pages import routes as pages
 from api.settings import Settings
 from store import erasure
 from store.database import Database
@@ -90,6 +91,7 @@ def create_app(settings: Settings, opened: Database | None = None) -> FastAPI:
     app.include_router(meta.router)
     for module in _V1:
         app.include_router(module.router, prefix="/v1")
+    pages.install(app)
     openapi.install(app)
     return app
 

@@ -19,6 +19,7 @@ from starlette.types import Scope as Connection
 from api import runtime
 from api.http.ids import UserId
 from api.http.problems import Problem
+from api.http.sessions import is_page
 from api.http.state import State, StateDep
 from store import audit, keys
 
@@ -66,6 +67,9 @@ class Caller:
 def authenticate(state: State, connection: Connection, request_id: str) -> Caller:
     """Say who sends a request. It asks the database each time, so that a revoked key is refused at once.
 
+    The interface for programs takes keys alone, pages take sessions alone: so no page of someone else's can make a
+    browser send a request to that interface in its user's name.
+
     Args:
         state: Of the app.
         connection: The ASGI scope of the request.
@@ -75,17 +79,15 @@ def authenticate(state: State, connection: Connection, request_id: str) -> Calle
         Problem: The key is missing, unknown or revoked (401).
     """
     headers = Headers(scope=connection)
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    found = keys.find(state.database, token.strip() if scheme.lower() == "bearer" else None)
+    token = None
+    if is_page(connection["path"]):
+        key_id = connection["browser"].key_id
+        found = keys.find(state.database, None) if key_id is None else keys.in_force(state.database, key_id)
+    else:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        found = keys.find(state.database, token.strip() if scheme.lower() == "bearer" else None)
     if found.key is not None:
-        limit = found.key.requests_per_minute
-        scopes = frozenset[str]().union(*(_GIVES.get(scope, {scope}) for scope in found.key.scopes))
-        return Caller(
-            found.key.key_id,
-            scopes,
-            request_id,
-            state.settings.api.requests_per_minute if limit is None else limit,
-        )
+        return caller_of(state, found.key, request_id)
     if not found.any_key and _is_local(connection, headers):
         return Caller(None, _GIVES["admin"], request_id)
     said = "This key is unknown or revoked." if token else "A key is needed: `Authorization: Bearer lim_…`."
@@ -95,6 +97,13 @@ def authenticate(state: State, connection: Connection, request_id: str) -> Calle
         f"{said} `limner keys create NAME --scope read` makes one.",
         {"WWW-Authenticate": 'Bearer realm="limner"'},
     )
+
+
+def caller_of(state: State, key: keys.Key, request_id: str) -> Caller:
+    """Return who has this key."""
+    limit = key.requests_per_minute
+    scopes = frozenset[str]().union(*(_GIVES.get(scope, {scope}) for scope in key.scopes))
+    return Caller(key.key_id, scopes, request_id, state.settings.api.requests_per_minute if limit is None else limit)
 
 
 def _is_local(connection: Connection, headers: Headers) -> bool:

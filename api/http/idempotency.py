@@ -16,6 +16,7 @@ from api import runtime
 from api.http.auth import Caller
 from api.http.middleware import UNSAFE
 from api.http.problems import Problem
+from api.http.sessions import is_page
 from api.http.state import State
 from store import audit, idempotency
 from store.idempotency import Stored
@@ -48,7 +49,7 @@ class Idempotency:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
         key = Headers(scope=scope).get(HEADER) if scope["type"] == "http" and scope["method"] in UNSAFE else None
-        if key is None or "caller" not in scope:
+        if key is None or "caller" not in scope or is_page(scope["path"]):
             await self._app(scope, receive, send)
             return
         request = _request(scope, key)

@@ -24,12 +24,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http import problems
 from api.http.auth import Caller, authenticate
 from api.http.problems import Problem
+from api.http.sessions import is_page
 
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 NDJSON = "application/x-ndjson"
 BULK = frozenset({"/v1/events", "/v1/items"})
 """Paths that take NDJSON as well; their rows are checked one by one."""
-OPEN = frozenset({"/v1/health", "/v1/ready"})
+OPEN = frozenset({"/v1/health", "/v1/ready", "/sign-in", "/sign-out"})
+FORM = "application/x-www-form-urlencoded"
 MAX_DEPTH = 100
 _IN_MEMORY = 1 << 20
 _CHUNK = 1 << 16
@@ -99,7 +101,7 @@ class Problems:
         try:
             await self._app(scope, receive, answer)
         except Exception as error:  # noqa: BLE001 - the edge of the request
-            response = problems.answer(error, scope["request_id"])
+            response = problems.answer(error, scope)
             if not started:  # else the server closes the connection, and the client sees that the rest is missing
                 await response(scope, receive, send)
 
@@ -113,7 +115,10 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
-        if scope["type"] == "http" and scope["path"].startswith("/v1/") and scope["path"] not in OPEN:
+        page = scope["type"] == "http" and is_page(scope["path"])
+        if page:
+            scope["browser"] = scope["app"].state.limner.sessions.of(scope)
+        if (page or (scope["type"] == "http" and scope["path"].startswith("/v1/"))) and scope["path"] not in OPEN:
             state = scope["app"].state.limner
             caller = await run_sync(authenticate, state, scope, scope["request_id"])
             scope["caller"] = caller
@@ -156,7 +161,7 @@ class Bodies:
                 return  # the client is gone
             if size:
                 _check_type(scope)
-                if scope["path"] not in BULK:
+                if scope["path"] not in BULK and not is_page(scope["path"]):
                     file.seek(0)
                     await run_sync(check_json, file.read())
             file.seek(0)
@@ -206,6 +211,8 @@ def _check_type(scope: Scope) -> None:
     headers = Headers(scope=scope)
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     taken = ["application/json", *([NDJSON] if scope["path"] in BULK else [])]
+    if is_page(scope["path"]):
+        taken = [FORM]
     if kind not in taken:
         raise Problem(415, "media-type", f"Send the body as {' or '.join(taken)}.", {"Accept": ", ".join(taken)})
     if headers.get("content-encoding", "identity").lower() != "identity":

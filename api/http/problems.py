@@ -16,8 +16,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from agent.errors import AgentError, ChatError, ProfileError
+from api.http.sessions import is_page
 from api.logs import without_content
 from recommend.errors import NoModelError, RecommendError, UnknownItemError
 from store.errors import ConflictError, IngestError, NotFoundError, StoreError
@@ -172,13 +174,16 @@ def document(problem: Problem, request_id: str) -> dict[str, Any]:
     }
 
 
-def answer(error: Exception, request_id: str) -> Response:
-    """Return the response to an error; what is our own fault is logged."""
-    problem = told(error)
+def answer(error: Exception, scope: Scope) -> Response:
+    """Return the response to an error, for pages as a page; what is our own fault is logged."""
+    problem, request_id = told(error), scope["request_id"]
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         structlog.get_logger("limner.http").error(
             "failed", problem=problem.slug, request_id=request_id, **without_content(error)
         )
+    if is_page(scope["path"]):
+        page: Response = scope["app"].state.problem_page(problem, scope)
+        return page
     return JSONResponse(document(problem, request_id), problem.status, problem.headers, MEDIA_TYPE)
 
 
@@ -196,7 +201,7 @@ def install(app: FastAPI) -> None:
     """Let an app answer with problem details."""
 
     def handle(request: Request, error: Exception) -> Response:
-        response = answer(error, request.scope["request_id"])
+        response = answer(error, request.scope)
         if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             response.headers["Allow"] = _methods(request)
         return response

@@ -12,6 +12,8 @@ from agent.loading import Catalogue, prepare_catalogue
 from api import runtime
 from api.http.documents import Documents
 from api.http.language_model import LanguageModel
+from api.http.sessions import Sessions
+from api.pages.mapping import Maps
 from api.settings import Settings
 from recommend.errors import NoModelError
 from recommend.model import load
@@ -29,18 +31,22 @@ class State:
         settings: All settings.
         database: That everything is in.
         hasher: Of user ids.
+        sessions: Of browsers.
         ingesting: Held by the one bulk request whose rows are being stored.
         documents: Profiles that were read lately.
         language_model: For questions and narration.
+        maps: Of users and items.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.settings = settings
         self.database = database
         self.hasher = hasher(settings.home, settings.privacy_key)
+        self.sessions = Sessions(self.hasher.derived("sessions of browsers"))
         self.ingesting = asyncio.Lock()
         self.documents = Documents()
         self.language_model = LanguageModel(settings)
+        self.maps = Maps(database)
         self._embedder: Embedder | None = None
         self._recommender: tuple[Serving, Recommender] | None = None
         self._catalogue: tuple[int, Catalogue] | None = None

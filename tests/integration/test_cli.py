@@ -1,6 +1,7 @@
 """What the command line says when it is used wrongly: a sentence that says what to do, an exit code, no traceback."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import api.runtime
 from api.cli import main
 from store.database import Database
-from tests.command_line import Ended
+from tests.command_line import ROOT, Ended
 from tests.small_world import FakeEmbedder, fill, profiler, wrote
 
 Limner = Callable[..., Ended]
@@ -227,3 +228,15 @@ def test_ann_fails_and_the_command_with_her(limner: Limner, world: Database) -> 
     assert result.code == 1
     assert "user ann: User ann has no events" in result.err
     assert "failed" in limner("profile", "history", "ann").out
+
+
+def test_a_command_imports_no_other() -> None:
+    program = """
+import sys
+from api.cli import app
+app(["batch", "run", "--help"], standalone_mode=False)
+print(*sorted({"fastapi", "irspack", "langchain_openai", "polars", "sklearn", "torch"} & set(sys.modules)))
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "users" in found.stdout
+    assert found.stdout.splitlines()[-1] == ""

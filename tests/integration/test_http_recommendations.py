@@ -386,3 +386,56 @@ def test_what_would_have_to_be_otherwise(world: World) -> None:
     assert listed[0] not in now
     assert found["replaced_by"]["item_id"] in now
     assert found["replaced_by"]["item_id"] not in listed
+
+
+def test_what_if_nothing_is_left_out(read: Read) -> None:
+    listed = read(f"{ANN}/recommendations")["items"]
+    found = read(f"{ANN}/explanations/{listed[2]['item_id']}/what-if")
+    assert (found["rank"], found["was_rank"]) == (3, 3)
+    assert found["score"] == found["was_score"] == pytest.approx(listed[2]["score"], abs=1e-12)
+    assert [(i["item_id"], i["rank"], i["was"]) for i in found["items"]] == [
+        (i["item_id"], i["rank"], i["rank"]) for i in listed
+    ]
+
+
+@pytest.mark.parametrize("user", [ANN, "/v1/users/sam", TIM])
+def test_what_if_agrees_with_the_counterfactuals(read: Read, user: str) -> None:
+    (best,) = read(f"{user}/recommendations", k=1)["items"]
+    path = f"{user}/explanations/{best['item_id']}"
+    why = read(path, k=1, counterfactual=True)
+    removed = why["counterfactual"]
+    assert removed["new_rank"] is not None
+    found = read(f"{path}/what-if", k=1, without_event=[e["event_id"] for e in removed["removed"]])
+    assert found["rank"] == removed["new_rank"]
+    assert found["items"][0]["item_id"] == removed["replaced_by"]["item_id"]
+    assert (len(why["claim_counterfactuals"]) > 0) == (user != TIM)
+    for claim in why["claim_counterfactuals"]:
+        assert read(f"{path}/what-if", without_claim=[claim["claim_id"]])["rank"] == claim["new_rank"]
+
+
+def test_what_if_an_event_had_not_happened_is_what_is_when_it_is_gone(world: World) -> None:
+    with world.database.session() as session:
+        session.add(event("tim", 99, "dislike", "m1", START + timedelta(days=1)))
+        session.execute(text("update users set log_revision = log_revision + 1 where user_id = 'tim'"))
+    query = {"without_event": ["tim-0099"], "k": ITEMS}
+    supposed = got(world.http, f"{TIM}/explanations/t1/what-if", **query)
+    before = got(world.http, f"{TIM}/recommendations", k=ITEMS)
+    with world.database.session() as session:
+        session.execute(text("delete from events where event_id = 'tim-0099'"))
+        session.execute(text("update users set log_revision = log_revision + 1 where user_id = 'tim'"))
+    after = got(world.http, f"{TIM}/recommendations", k=ITEMS)
+    assert [i["item_id"] for i in supposed["items"]] == ids(after)
+    scores = {i["item_id"]: i["score"] for i in after["items"]}
+    assert supposed["score"] == pytest.approx(scores["t1"], abs=1e-12)
+    assert [i["score"] for i in supposed["items"]] == pytest.approx(list(scores.values()), abs=1e-5)
+    assert supposed["was_score"] == pytest.approx({i["item_id"]: i["score"] for i in before["items"]}["t1"], abs=1e-12)
+    assert {i["item_id"]: i["was"] for i in supposed["items"]} == {i["item_id"]: i["rank"] for i in before["items"]}
+    assert supposed["score"] != supposed["was_score"]
+
+
+@pytest.mark.parametrize(
+    "query", [{"without_event": ["ann-9999"]}, {"without_event": ["bob-0000"]}, {"without_claim": ["i99"]}], ids=str
+)
+def test_what_if_takes_only_what_counts(still: World, query: dict[str, Any]) -> None:
+    problem(still.http.get(f"{ANN}/explanations/t1/what-if", params=query), 404, "not-found")
+    problem(still.http.get(f"{ANN}/explanations/no-item/what-if"), 404, "unknown-item")

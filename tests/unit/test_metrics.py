@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from irspack import Evaluator
+from sklearn.metrics import roc_auc_score
 
 from eval import metrics
-from eval.metrics import METRICS, Hits, mean, measure, rank, stack
+from eval.metrics import METRICS, Hits, auc, best, hits_of, mean, measure, rank, sampled, stack
 
 RNG = np.random.default_rng
 
@@ -22,7 +23,7 @@ def sparse(*rows: list[int]) -> sps.csr_matrix:
 
 def test_examples_in_the_docstrings_hold() -> None:
     result = doctest.testmod(metrics)
-    assert result.attempted >= 7
+    assert result.attempted >= 8
     assert result.failed == 0
 
 
@@ -167,3 +168,58 @@ def test_nothing_beats_the_relevant_first(table: tuple[np.ndarray, np.ndarray, n
     known = hits.relevant > 0
     for name in ("ndcg", "hit", "mrr"):
         assert METRICS[name](hits)[known] == pytest.approx(1.0)
+
+
+def test_the_best_items_by_hand() -> None:
+    scores = np.array([[1.0, 4.0, 3.0], [-np.inf, 0.0, 1.0]])
+    top = best(scores, sparse([0, 1, 0], [0, 0, 0]), 4, RNG(0))
+    assert top.tolist() == [[2, 0, -1, -1], [2, 1, -1, -1]]
+    hits = hits_of(top, sparse([1, 1, 0], [1, 0, 0]), sparse([0, 1, 0], [0, 0, 0]))
+    assert hits.found.tolist() == [[False, True, False, False], [False] * 4]
+    assert hits.relevant.tolist() == [1, 1]
+    with pytest.raises(ValueError, match="shapes"):
+        hits_of(top, sparse([1, 1, 0]), None)
+
+
+def test_the_area_is_that_of_scikit_learn() -> None:
+    rng = RNG(3)
+    scores = rng.integers(0, 9, (50, 40)).astype(float)  # with many ties
+    seen = rng.random((50, 40)) < 0.2
+    relevant = rng.random((50, 40)) < 0.3
+    found = auc(scores, sps.csr_matrix(relevant), sps.csr_matrix(seen))
+    for user in range(50):
+        among = ~seen[user]
+        assert found[user] == pytest.approx(roc_auc_score(relevant[user, among], scores[user, among]))
+
+
+def test_the_area_without_a_pair_is_unknown() -> None:
+    found = auc(np.ones((3, 2)), sparse([0, 0], [1, 1], [1, 0]))
+    assert np.isnan(found[:2]).all()
+    assert found[2] == 0.5
+
+
+def test_a_sample_keeps_the_relevant_and_so_many_others() -> None:
+    rng = RNG(0)
+    relevant = sps.csr_matrix(np.eye(20, 50, dtype=bool))
+    seen = sps.csr_matrix((rng.random((20, 50)) < 0.5) & ~relevant.toarray())
+    drawn = np.zeros((20, 50))
+    for seed in range(200):
+        left = ~sampled(relevant, seen, 9, RNG(seed)).toarray()
+        assert (left.sum(axis=1) == 10).all()
+        assert left[relevant.toarray()].all()
+        assert not left[seen.toarray()].any()
+        drawn += left
+    others = ~relevant.toarray() & ~seen.toarray()
+    expected = 200 * 9 / others.sum(axis=1, keepdims=True)
+    assert (np.abs(drawn - expected)[others] < 5 * np.sqrt(expected * np.ones((20, 50)))[others]).all()
+    assert (~sampled(relevant, seen, 99, RNG(0)).toarray() == (others | relevant.toarray())).all()
+
+
+def test_a_sample_makes_figures_higher() -> None:
+    # Random scores: the item is among the first 10 of 1,000 in 1 % of the cases, of 100 in 10 %.
+    relevant, nothing = sps.csr_matrix(np.eye(400, 1000, dtype=bool)), sps.csr_matrix((400, 1000))
+    scores = RNG(0).random((400, 1000))
+    full = mean(metrics.hit(rank(scores, relevant, nothing, 10, RNG(1))))
+    some = mean(metrics.hit(rank(scores, relevant, sampled(relevant, nothing, 99, RNG(1)), 10, RNG(1))))
+    assert full == pytest.approx(0.01, abs=0.02)
+    assert some == pytest.approx(0.1, abs=0.06)

@@ -1,19 +1,29 @@
 """Interactions and splits: tables by hand, and for any log that nothing after the cut is learned from."""
 
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eval import splits
 from eval.interactions import Interactions
 from eval.splits import (
     HOUR,
     Split,
+    SplitError,
+    by_user,
+    check_past,
     cold_items,
     cold_users,
     global_time,
+    held_out_of_items,
     later_visits,
+    leave_last_out,
+    per_item,
     per_user_time,
+    rescaled,
     same_sitting,
 )
 
@@ -178,3 +188,86 @@ def test_everyone_is_new_once(count: int, folds: int, seed: int) -> None:
 def test_folds_are_not_blocks_of_codes() -> None:
     assert cold_users(100, 5, seed=0).tolist() != cold_users(100, 5, seed=1).tolist()
     assert len(set(cold_users(100, 5, seed=0)[:20])) > 1
+
+
+def test_examples_in_the_docstrings_hold() -> None:
+    result = doctest.testmod(splits)
+    assert result.attempted >= 1
+    assert result.failed == 0
+
+
+@given(logs, seeds)
+def test_the_last_event_is_left_out(events: Interactions, seed: int) -> None:
+    split = leave_last_out(events, seed)
+    check_past(split)
+    assert sorted([*split.train.value, *split.test.value]) == ids(events)
+    counts = np.bincount(events.user, minlength=4)
+    assert (np.bincount(split.test.user, minlength=4) == (counts >= 5)).all()
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=80), st.integers(0, 99))
+def test_a_share_of_each_item_is_held_out_as_others_do(items: list[int], seed: int) -> None:
+    # `python_stratified_split` of the library `recommenders`: in training while rank / count <= .75.
+    item = np.array(items)
+    draws = np.random.default_rng(seed).random(len(item))
+    gone = held_out_of_items(item, draws)
+    for code in set(items):
+        rows = np.flatnonzero(item == code)
+        rows = rows[np.argsort(draws[rows])]
+        assert gone[rows].tolist() == (np.arange(1, len(rows) + 1) / len(rows) > 0.75).tolist()
+
+
+@given(logs, seeds)
+def test_events_of_items_are_parted(events: Interactions, seed: int) -> None:
+    split = per_item(events, seed=seed)
+    assert sorted([*split.train.value, *split.test.value]) == ids(events)
+    assert per_item(events, seed=seed).test.value.tolist() == split.test.value.tolist()
+
+
+@given(logs, seeds)
+def test_training_of_a_fold_knows_nothing_of_its_users(events: Interactions, seed: int) -> None:
+    folds = by_user(events, 3, seed=seed)
+    assert sorted(v for fold in folds for v in [*fold.known.value, *fold.test.value]) == ids(events)
+    for fold in folds:
+        new = {*fold.known.user.tolist(), *fold.test.user.tolist()}
+        assert not new & set(fold.train.user.tolist())
+        assert sorted([*fold.train.value, *fold.known.value, *fold.test.value]) == ids(events)
+        check_past(Split(fold.known, fold.test))
+
+
+@given(logs, shares, seeds)
+def test_splits_by_time_pass_the_check(events: Interactions, share: float, seed: int) -> None:
+    check_past(per_user_time(events, share, seed))
+    check_past(global_time(events, share, seed), one_cut=True)
+
+
+@given(st.integers(0, 3), seeds)
+def test_a_future_event_that_is_planted_in_training_is_seen(user: int, seed: int) -> None:
+    events = log(*((u, n, 10.0 * n + u) for u in range(4) for n in range(10)))
+    for cut, one_cut in ((per_user_time, False), (global_time, True), (leave_last_out, False)):
+        split = cut(events, seed=seed)
+        leaked = split.test.take(split.test.user == user)
+        late = leaked.time + 1.0
+        planted = Interactions(
+            np.append(split.train.user, leaked.user), np.append(split.train.item, leaked.item),
+            np.append(split.train.time, late), np.append(split.train.weight, leaked.weight),
+            np.append(split.train.value, leaked.value), 4, 50,
+        )  # fmt: skip
+        with pytest.raises(SplitError, match=f"of user {user} about item"):
+            check_past(Split(planted, split.test), one_cut=one_cut)
+
+
+def test_one_cut_is_more_than_each_users_own() -> None:
+    split = Split(log((0, 1, 5.0), (1, 2, 1.0)), log((0, 3, 6.0), (1, 4, 2.0)))
+    check_past(split)
+    with pytest.raises(SplitError, match="user 0 about item 1"):
+        check_past(split, one_cut=True)
+
+
+def test_the_strongest_event_of_training_weighs_1_whatever_comes_later() -> None:
+    events = Interactions(
+        np.array([0, 0, 0, 0, 0, 1]), np.arange(6), np.arange(6.0), np.array([0.5, -0.25, 0.1, 0.0, 1.0, 0.0]),
+        np.zeros(6), 2, 6,
+    )  # fmt: skip
+    assert per_user_time(events).train.weight.tolist() == [1.0, -0.5, 0.2, 0.0, 0.0]
+    assert rescaled(events).weight.tolist() == events.weight.tolist()

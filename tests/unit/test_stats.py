@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import PermutationMethod, binom, wilcoxon
 from scipy.stats import t as student
 
 from eval import stats
@@ -105,3 +105,13 @@ def test_swapping_turns_the_sign_alone(values: list[float]) -> None:
     assert (behind.low, behind.high) == pytest.approx((-ahead.high, -ahead.low))
     assert (behind.wilcoxon, behind.t) == pytest.approx((ahead.wilcoxon, ahead.t))
     assert ahead.low <= ahead.high
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(-4, 4), min_size=2, max_size=8).filter(lambda values: np.count_nonzero(values) > 1))
+def test_few_users_have_the_p_value_of_all_signs(values: list[int]) -> None:
+    differences = np.array(values, dtype=float)
+    found = compare(differences, np.zeros(len(values)), resamples=50)
+    left = differences[differences != 0]
+    exact = wilcoxon(left, method=PermutationMethod(n_resamples=np.inf))
+    assert found.wilcoxon == pytest.approx(exact.pvalue)

@@ -234,12 +234,40 @@ def _change(
     ranks: bool = True,
 ) -> Corrected:
     """Make a change that rests on the profile which the client has read, if it says so, and compare the top lists."""
+    corrected, etag = make_change(
+        state, user_id, change, ranks=ranks, check=lambda present: etags.require_match(request, present)
+    )
+    if etag is not None:
+        response.headers["ETag"] = etag
+    return corrected
+
+
+def make_change(
+    state: State,
+    user_id: str,
+    change: Callable[[Session], int],
+    *,
+    ranks: bool = True,
+    check: Callable[[str | None], None] = lambda _: None,
+) -> tuple[Corrected, str | None]:
+    """Make or take back a correction, and compare the top lists.
+
+    Args:
+        state: Of the app.
+        user_id: Whose profile it is about.
+        change: Makes it in a unit of work, and returns its id.
+        ranks: Whether it has an effect on recommendations.
+        check: Is given the ETag of the profile before the change is made, and may refuse.
+
+    Returns:
+        The correction, and the ETag of the profile after it.
+    """
 
     def make() -> _Made:
         with state.database.session() as session:
             corrections.lock(session, user_id)
             before = standing(session, user_id)
-            etags.require_match(request, None if before is None else etag_of(before))
+            check(None if before is None else etag_of(before))
             row = session.get_one(CorrectionRow, change(session))
             after = standing(session, user_id)
         return _Made(row, None if after is None else etag_of(after))
@@ -249,10 +277,8 @@ def _change(
         made, changes, note = compare(_ranker(state), user_id, make)
     else:
         made, changes, note = make(), None, NO_EFFECT
-    if made.etag is not None:
-        response.headers["ETag"] = made.etag
     shown = None if changes is None else [RankChange(**moved._asdict()) for moved in changes]
-    return Corrected(correction=_shown(made.row), changes=shown, note=note)
+    return Corrected(correction=_shown(made.row), changes=shown, note=note), made.etag
 
 
 def _ranker(state: State) -> Ranker | str:

@@ -172,7 +172,7 @@ def read_profile(user_id: UserId, state: StateDep, _caller: UserReader, request:
     document = state.documents.get(user_id, present.profile_id)
     if document is None:
         stored = _load(state, user_id)
-        document = _read(stored).model_dump_json().encode()
+        document = read_stored(stored).model_dump_json().encode()
         found = present._replace(profile_id=stored.row.profile_id)  # it may have been written anew meanwhile
         state.documents.put(user_id, found.profile_id or 0, document)
         etag = etags.etag_of(*_tag(found))
@@ -206,7 +206,7 @@ def read_profile_version(
     consenting(state, user_id)
     stored = _load(state, user_id, version)
     etag = etags.etag_of("profile version", stored.row.profile_id)
-    return etags.unchanged(request, etag) or _sent(_read(stored).model_dump_json().encode(), etag)
+    return etags.unchanged(request, etag) or _sent(read_stored(stored).model_dump_json().encode(), etag)
 
 
 @router.get("/users/{user_id}/profile/diff", summary="Compare two versions of a profile", responses=responses(404, 409))
@@ -215,7 +215,7 @@ def diff_profile(
 ) -> ProfileDiff:
     """The claims that differ; claims are matched by what they cite, and the best matches come first."""
     consenting(state, user_id)
-    before, after = (_read(_load(state, user_id, version)) for version in (from_version, to_version))
+    before, after = (read_stored(_load(state, user_id, version)) for version in (from_version, to_version))
     changes = [ClaimChange(before=c.before, after=c.after, what=list(c.what), why=c.why) for c in diff(before, after)]
     return ProfileDiff(user_id=user_id, from_version=from_version, to_version=to_version, changes=changes)
 
@@ -265,7 +265,12 @@ def _load(state: State, user_id: str, version: int | None = None) -> StoredProfi
         return profiles.load(session, user_id, version)
 
 
-def _read(stored: StoredProfile) -> Profile:
+def read_stored(stored: StoredProfile) -> Profile:
+    """Return a stored profile.
+
+    Raises:
+        Problem: It cites events that are gone (409).
+    """
     try:
         return archive.from_rows(stored)
     except ValidationError as error:

@@ -10,7 +10,7 @@ from api.http.ids import ItemId, UserId
 from api.http.problems import Problem, responses
 from api.http.state import StateDep
 from api.narration import narrated
-from recommend.contract import Explanation, Recommendations
+from recommend.contract import Explanation, Recommendations, WhatIf
 from recommend.service import Request
 
 router = APIRouter(tags=["recommendations"])
@@ -19,6 +19,7 @@ MOST = 1_000
 """Items of one answer."""
 _MOST_EXCLUDED = 100  # they must fit into a URL
 _Text = Annotated[str, Field(max_length=512)]
+Without = Annotated[list[_Text], Query(max_length=_MOST_EXCLUDED, description="Ids; may be given again.")]
 
 K = Annotated[int, Query(ge=1, le=MOST, description="How many items.")]
 Seen = Annotated[bool, Query(description="Also items that the user has had to do with.")]
@@ -103,3 +104,21 @@ def explanation(
         return found
     with state.language_model.chat() as chat:
         return narrated(chat, found, state.settings.language)
+
+
+@router.get(
+    "/users/{user_id}/explanations/{item_id}/what-if",
+    summary="Say where an item would stand",
+    responses=responses(404),
+)
+def what_if(
+    user_id: UserId,
+    item_id: ItemId,
+    state: StateDep,
+    _caller: UserReader,
+    request: RequestDep,
+    without_event: Without = [],  # noqa: B006 - FastAPI copies it
+    without_claim: Without = [],  # noqa: B006
+) -> WhatIf:
+    """The rank and the score of an item if events had never happened, and without claims; nothing is changed by it."""
+    return state.recommender().what_if(user_id, item_id, without_event, without_claim, request)

@@ -1,0 +1,1 @@
+"""Pages for people: rendered here, over the same functions as the routes for programs."""

@@ -1,0 +1,1 @@
+"""Simulated catalogues, users whose tastes we know, and their logs."""
