@@ -116,8 +116,12 @@ class Person:
 
     @cached_property
     def seen(self) -> Ints:
-        """Rows of the items that the user has had to do with."""
-        return np.unique(self.events.rows[self.removable])
+        """Rows of the items that the user has had to do with; to have been shown one is not enough for that."""
+        met = self.removable
+        if shown := {name for name, kind in self.settings.types.items() if kind.weight == 0}:
+            kinds = (self.told[event_id].type if event_id in self.told else "" for event_id in self.events.ids)
+            met = met & np.array([kind not in shown for kind in kinds], dtype=np.bool_)
+        return np.unique(self.events.rows[met])
 
     @cached_property
     def claims_of_event(self) -> dict[str, list[int]]:

@@ -19,7 +19,7 @@ from sqlalchemy import text
 import api.runtime
 from agent import archive
 from agent.contract import Claim
-from agent.evidence import EvidenceSettings
+from agent.evidence import EventType, EvidenceSettings
 from agent.loading import prepare_catalogue
 from api.cli import main
 from api.settings import Settings
@@ -218,6 +218,20 @@ def test_a_million_items(shared: Recommender) -> None:
     why = shared.why("ann", "t1", Request(k=1_000_000))
     assert why.counterfactual is not None
     assert (why.counterfactual.new_rank, why.counterfactual.removed) == (None, [])
+
+
+def test_what_was_only_shown_is_still_recommended(world: Recommender) -> None:
+    types = {**EvidenceSettings().types, "impression": EventType(weight=0.0)}
+    world.settings = EvidenceSettings(types=types)
+    first = world.top("tim", 1).items[0].item_id
+    with world.database.session() as session:
+        session.add(event(TIM, 90, "impression", first, START))
+        session.get_one(UserRow, TIM).log_revision += 1
+    assert world.top("tim", 1).items[0].item_id == first
+    with world.database.session() as session:
+        session.add(event(TIM, 91, "view", first, START))
+        session.get_one(UserRow, TIM).log_revision += 1
+    assert world.top("tim", 1).items[0].item_id != first
 
 
 def test_what_was_seen_is_explained_and_not_recommended(shared: Recommender) -> None:
