@@ -105,7 +105,7 @@ def _true(findings: Findings) -> Headline | None:
     )
     text = (
         f"{percent(figure.value)} of a user's claims rest on enough events of that user, and their words pass every "
-        "check."
+        "check. One that repeats another fails, too."
     )
     return _headline("Is what the profiles say true?", answer, text, **_track(figure))
 
@@ -163,7 +163,7 @@ def _recommended(findings: Findings) -> Headline | None:
     won = [_verdict(test) for test in (popular, plain)]
     answer: tuple[str, Tone] = ("In part:", "fair") if won[0] == 1 and won[1] < 1 else _ANSWERS[won[0]]
     text = (
-        f"for {popular.n} users on {protocol}, they are {_beside(popular)} listing what is popular, and "
+        f"for {popular.n:,} users ({protocol}) they are {_beside(popular)} listing what is popular, and "
         f"{_beside(plain)} the same factorization without profiles and texts (iALS)."
     )
     return _headline("Are the recommendations better than plain ones?", answer, text)

@@ -20,6 +20,7 @@ _FIRST = (
 _SHOWN_PANELS = 9
 _SHOWN_OF_MANY = 3
 _FEW_SUBJECTS = 6
+_SHOWN_GROUPS = 4
 _SHOWN_TESTS = 12
 _USUAL_K = "@10"
 _SMALL_P = 0.001
@@ -68,13 +69,14 @@ class Segments(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The figures of a protocol: those shown, those a click away, and those by segment."""
+    """The figures of a protocol: those shown, those a click away, and those by segment; `folded`: all a click away."""
 
     name: str
     note: str
     panels: tuple[Panel, ...]
     more: tuple[Panel, ...]
     segments: Segments | None
+    folded: bool
 
 
 class TestRow(NamedTuple):
@@ -157,8 +159,8 @@ def _suite(name: str, report: Report) -> SuiteView:
         title=title,
         intro=intro,
         groups=tuple(
-            _group(name, [f for f in figures if _family(f.protocol) == name], report)
-            for name in dict.fromkeys(_family(figure.protocol) for figure in figures)
+            _group(name, [f for f in figures if _family(f.protocol) == name], report, place)
+            for place, name in enumerate(dict.fromkeys(_family(figure.protocol) for figure in figures))
         ),
         tests=tuple(_test(test) for test in sorted(tests, key=lambda test: test.segment != EVERYONE)),
         plots=tuple(plots(curve for curve in found.curves if curve.suite == name)),
@@ -171,7 +173,7 @@ def _family(protocol: str) -> str:
     return protocol.partition(": ")[0]
 
 
-def _group(name: str, figures: Sequence[Figure], report: Report) -> Group:
+def _group(name: str, figures: Sequence[Figure], report: Report, place: int) -> Group:
     """Show the figures of everyone as panels, the first metrics at once; the rest in a table by segment."""
     overall: dict[str, list[Figure]] = {}
     protocols = list(dict.fromkeys(figure.protocol for figure in figures))
@@ -182,7 +184,8 @@ def _group(name: str, figures: Sequence[Figure], report: Report) -> Group:
             overall.setdefault(figure.metric, []).append(figure)
     usual = [metric for metric in overall if "@" not in metric or metric.endswith(_USUAL_K)] or list(overall)
     usual.sort(key=lambda metric: _FIRST.index(metric) if metric in _FIRST else len(_FIRST))
-    usual = usual[: _SHOWN_PANELS if len(overall[usual[0]]) <= _FEW_SUBJECTS else _SHOWN_OF_MANY] if usual else []
+    many = any(len(of) > _FEW_SUBJECTS for of in overall.values())
+    usual = usual[: _SHOWN_OF_MANY if many else _SHOWN_PANELS]
     says, ranked = report.findings, len(protocols) == 1
     made = {metric: panel(of, says.metrics.get(metric, ""), ranked=ranked) for metric, of in overall.items()}
     return Group(
@@ -191,6 +194,7 @@ def _group(name: str, figures: Sequence[Figure], report: Report) -> Group:
         panels=tuple(made[metric] for metric in usual),
         more=tuple(shown for metric, shown in made.items() if metric not in usual),
         segments=_segments(figures),
+        folded=many and place >= _SHOWN_GROUPS,
     )
 
 

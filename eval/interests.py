@@ -49,9 +49,8 @@ class Matched(NamedTuple):
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall, `2 right / (claims + interests)`; nan with neither."""
-        total = self.claims + self.interests
-        return 2 * self.right / total if total else float("nan")
+        """Harmonic mean of precision and recall, `2 right / (claims + interests)`; nan without any interest."""
+        return 2 * self.right / (self.claims + self.interests) if self.interests else float("nan")
 
 
 def named_interest(groups: Ints, weights: Floats) -> int:

@@ -239,8 +239,7 @@ class Recommender:
             NotFoundError: There is no such user, or they have no such event or claim.
             UnknownItemError: There is no such item.
         """
-        person = self.person(user_id)
-        row = self._row(item_id)
+        person, row = self.person(user_id), self._row(item_id)
         excluded, allowed = self._excluded(person, request), self._allowed(person, request)
         if allowed is not None:
             allowed[row] = True

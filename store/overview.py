@@ -1,15 +1,16 @@
 """What there is, in a few milliseconds however large the tables are: beyond a limit, figures are estimates."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import text
 from sqlmodel import Session
 
-EXACT = 200_000
+EXACT = 100_000
 """Rows that are counted one by one; of more, the database's own estimate is taken."""
 CALLS = 200_000
 """The latest calls of language models, of which the tokens are added up."""
-_SAMPLED = 20_000
+_SAMPLED = 5_000
 """Profiles that are looked at, about."""
 
 _COUNT = "select count(*) from (select from {} limit :most) found"
@@ -82,6 +83,9 @@ def profiles(session: Session, now: object) -> Profiles:
     for writer, age, number in rows:
         by_writer[writer] = by_writer.get(writer, 0) + round(number / share)
         by_age[age] += round(number / share)
+    if share < 1:  # more digits would be of no use
+        by_writer = {writer: int(float(f"{number:.2g}")) for writer, number in by_writer.items()}
+        by_age = [int(float(f"{number:.2g}")) for number in by_age]
     return Profiles(sum(by_age), dict(sorted(by_writer.items())), by_age, share < 1)
 
 
@@ -103,6 +107,12 @@ def some_users(session: Session, most: int) -> list[str]:
         where active and consent order by md5(user_id), user_id limit :most
     """)
     return list(session.scalars(query, {"most": most}))
+
+
+def all_consent(session: Session, user_ids: Sequence[str]) -> bool:
+    """Tell whether all of these users are still there and consent to a profile."""
+    query = text("select count(*) from users where user_id = any(:users) and consent")
+    return bool(session.scalar(query, {"users": list(user_ids)}) == len(user_ids))
 
 
 def some_items(session: Session, model: str, most: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from threading import Thread
 
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
@@ -61,6 +62,7 @@ def create_app(settings: Settings, opened: Database | None = None) -> FastAPI:
         with ExitStack() as stack:
             if opened is None:
                 app.state.limner = await run_sync(_open, settings, stack)
+                Thread(target=app.state.limner.warm_up, name="warm up", daemon=True).start()
             try:
                 yield
             finally:

@@ -1,6 +1,7 @@
 """What the routes work with: settings, database, embedder, recommender; made once for an app."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Annotated
@@ -8,18 +9,21 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from agent.embedder import Embedder
+from agent.errors import AgentError
 from agent.loading import Catalogue, prepare_catalogue
+from agent.models import resolve
 from api import runtime
 from api.http.documents import Documents
 from api.http.language_model import LanguageModel
 from api.http.sessions import Sessions
 from api.pages.mapping import Maps
 from api.settings import Settings
-from recommend.errors import NoModelError
+from recommend.errors import NoModelError, RecommendError
 from recommend.model import load
 from recommend.service import Recommender
 from store import models, revisions
 from store.database import Database
+from store.errors import StoreError
 from store.privacy import hasher
 from store.standing import Serving, serving
 
@@ -65,6 +69,13 @@ class State:
             if self._embedder is None:
                 self._embedder = runtime.embedder(self.settings)
             return self._embedder
+
+    def warm_up(self) -> None:
+        """Load what the first to ask would wait for; what is not there, or cannot be loaded, they are told of."""
+        if resolve(self.settings.embedder.model, self.settings.home).pulled:
+            with suppress(AgentError, RecommendError, StoreError):
+                self.embedder.embed(["warm"])
+                self.recommender()
 
     @property
     def loaded_embedder(self) -> Embedder | None:

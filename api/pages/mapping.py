@@ -93,8 +93,14 @@ class Map(NamedTuple):
     silhouette: float
 
 
+class _Kept(NamedTuple):
+    at: float
+    user_ids: list[str]
+    map: Map | None
+
+
 class Maps:
-    """Draws the map, and keeps it for a quarter of an hour.
+    """Draws the map, and keeps it for a quarter of an hour, or until one of its users is erased or consents no more.
 
     Args:
         database: To read from.
@@ -105,19 +111,26 @@ class Maps:
         self._database = database
         self._seed = seed
         self._drawing = threading.Lock()
-        self._kept: tuple[float, Map | None] | None = None
+        self._kept: _Kept | None = None
 
     def get(self, model: str) -> Map | None:
         """Return the map of the vectors by this embedder; None if there are too few profiles for one."""
         with self._drawing:
-            now = time.monotonic()
-            if self._kept is None or now - self._kept[0] > FRESH_S:
-                self._kept = (now, self._draw(model))
-            return self._kept[1]
+            if self._kept is None or not self._holds(self._kept):
+                began = time.monotonic()
+                with self._database.session() as session:
+                    wanted = overview.some_users(session, MOST_USERS)
+                self._kept = _Kept(began, wanted, self._draw(model, wanted))
+            return self._kept.map
 
-    def _draw(self, model: str) -> Map | None:
+    def _holds(self, kept: "_Kept") -> bool:
+        if time.monotonic() - kept.at > FRESH_S:
+            return False
         with self._database.session() as session:
-            wanted = overview.some_users(session, MOST_USERS)
+            return overview.all_consent(session, kept.user_ids)
+
+    def _draw(self, model: str, wanted: list[str]) -> Map | None:
+        with self._database.session() as session:
             item_ids = overview.some_items(session, model, MOST_ITEMS)
             items = logs.read_items(session, item_ids)
         if len(wanted) < FEWEST:

@@ -42,7 +42,8 @@ METRICS = {
     "precision": "Share of a user's claims of interests that are right: the first claim of each planted interest, by "
     "the items of the events that it cites; users without a claim are left out.",
     "recall": "Share of a user's planted interests that a claim names, of those that the log supports.",
-    "f1": "Harmonic mean of a user's precision and recall, 2 right / (claims + interests).",
+    "f1": "Harmonic mean of a user's precision and recall, 2 right / (claims + interests); users whose log supports "
+    "no interest are left out.",
     "recall of planted": "Share of all planted interests that a claim names, whether or not the log supports them.",
     "claims": "Claims of interests that a user gets.",
     "dislike precision": "Share of the claims of dislikes that name the planted dislike.",

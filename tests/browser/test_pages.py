@@ -25,7 +25,8 @@ from tests.browser.site import (
 )
 
 __all__ = ["chromium", "open_page", "site", "trained", "watched"]  # fixtures
-pytestmark = pytest.mark.skipif(installed() is None, reason=MISSING)
+if installed() is None:
+    pytest.skip(MISSING, allow_module_level=True)
 
 HOSTILE = f"/users/{quote(HOSTILE_ID, safe='')}"
 EVERY_PAGE = {

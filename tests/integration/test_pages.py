@@ -15,14 +15,16 @@ from fastapi.routing import APIRoute
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
+import api.runtime
+from api.commands import demo_server
 from api.http.sessions import COOKIE, SECONDS, is_page
 from api.pages import mapping
-from store import keys, timeline
+from store import keys, overview, timeline
 from store.database import Database
 from store.tables import UserRow
 from store.vectors import ClaimVectors
-from tests.http_client import audited, client, http, new_key, small
-from tests.small_world import EVERYONE, NOW, START, event, profiler, wrote
+from tests.http_client import audited, client, http, new_key, settings, small
+from tests.small_world import EVERYONE, NOW, START, FakeEmbedder, event, fill, profiler, wrote
 
 __all__ = ["http", "small"]  # fixtures
 
@@ -43,21 +45,13 @@ def sign_in(http: TestClient, key: str, then: str = "/") -> httpx.Response:
 
 def pages(app: FastAPI, *methods: str) -> Iterator[str]:
     """The paths of all pages with one of these methods."""
-    for route in _routes(app.routes):
-        if is_page(route.path) and route.methods & set(methods):
+    for route in app.routes:
+        if isinstance(route, APIRoute) and is_page(route.path) and route.methods & set(methods):
             yield re.sub(r"\{(\w+)\}", lambda found: IDS[found[1]], route.path)
 
 
-def _routes(routes: list[object]) -> Iterator[APIRoute]:
-    for route in routes:
-        if isinstance(route, APIRoute):
-            yield route
-        elif (router := getattr(route, "original_router", None)) is not None:
-            yield from _routes(router.routes)
-
-
 def test_every_path_outside_the_interface_for_programs_is_a_page(small: FastAPI) -> None:
-    found = {route.path for route in _routes(small.routes)}
+    found = {route.path for route in small.routes if isinstance(route, APIRoute)}
     assert {"/", "/users/{user_id}", "/jobs/{job_id}/cancel", "/sign-in"} <= found
     assert {path for path in found if not is_page(path) and not path.startswith("/v1/")} <= {
         "/livez", "/readyz", "/metrics"
@@ -349,3 +343,73 @@ def test_a_rejection_can_be_taken_back_when_the_profile_has_the_claim_no_more(
     assert name in said
     [undo] = re.findall(r'action="(/users/ann/corrections/\d+/undo)"', said)
     assert "Said before" not in http.post(undo, data={"csrf": csrf}).text
+
+
+def test_the_overview_says_what_is_estimated(
+    http: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrote(profiler(database))
+    page = http.get("/").text
+    figures = dict(re.findall(r"<dt>(\w+)</dt><dd>([\d,]+)", page))
+    assert {name: figures[name] for name in ("Users", "Items", "Profiles")} == {
+        "Users": "6", "Items": "30", "Profiles": "6"
+    }  # fmt: skip
+    assert "≈" not in page
+    monkeypatch.setattr(overview, "EXACT", 5)
+    with database.session() as session:
+        session.execute(text("analyze"))
+        assert overview.count(session, "users") == (6, True)
+        assert overview.profiles(session, NOW) == (6, {"template": 6}, [6, 0, 0, 0], False)
+        assert overview.profiles(session, NOW + timedelta(days=8)).by_age == [0, 0, 6, 0]
+    assert "≈" in http.get("/").text
+
+
+def test_without_a_model_the_pages_say_what_to_do(http: TestClient, database: Database) -> None:
+    wrote(profiler(database))
+    listed = http.get("/users/ann/recommendations")
+    assert listed.status_code == 503
+    assert "limner train" in listed.text
+    beside = http.get("/users/ann/top", headers={"HX-Request": "true"})
+    assert beside.status_code == 200
+    assert "limner train" in beside.text
+    csrf = token(http.get("/"))
+    assert http.post("/users/ann/claims/i1/reject", data={"csrf": csrf}).status_code == 200
+    assert '<span class="badge con">rejected</span>' in http.get("/users/ann").text
+
+
+def test_words_that_may_not_be_are_refused(http: TestClient, database: Database) -> None:
+    csrf = token(http.get("/"))
+    for name in ("", " ", "two\nlines", "x" * 601, "hid\u202eden"):
+        refused = http.post("/users/ann/claims", data={"csrf": csrf, "name": name})
+        assert refused.status_code == 422, name
+    assert http.post("/users/ann/claims", data={"csrf": csrf, "name": "a", "statement": "x" * 601}).status_code == 422
+    assert http.get("/v1/users/ann/corrections").json()["items"] == []
+
+
+def test_the_demo_server_makes_what_is_missing_and_no_more(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.runtime, "embedder", lambda settings: FakeEmbedder())
+    monkeypatch.setattr(demo_server, "fetch_weights", lambda *_: None)
+    database = Database(database_url)
+    fill(database)
+    chosen = settings(tmp_path, database_url=database_url)
+    for _ in range(2):
+        demo_server.prepare(chosen)
+        counted = [database.execute(f"select count(*) from {table}")[0][0] for table in ("profiles", "models")]  # noqa: S608
+        assert counted == [len(EVERYONE), 1]
+    database.close()
+
+
+def test_the_map_forgets_who_is_erased_at_once(
+    http: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping, "FEWEST", 2)
+    wrote(profiler(database))
+    drawn = http.get("/map/drawn").text
+    assert 'href="/users/ann"' in drawn
+    assert http.get("/map/drawn").text.count("<circle") == drawn.count("<circle") == len(EVERYONE)
+    assert http.delete("/v1/users/ann").status_code == 204
+    after = http.get("/map/drawn").text
+    assert 'href="/users/ann"' not in after
+    assert after.count("<circle") == len(EVERYONE) - 1

@@ -1,10 +1,14 @@
 """The test for drift: what it notices, how it is calibrated and measured."""
 
+import doctest
+
 import numpy as np
 import pytest
 
+from agent import detecting
 from agent.catalogue import unit
 from agent.detecting import NOISE, Monitored, Segments, first_alarm, statistic
+from eval import drifting
 from eval.drifting import Watched, calibrate, notice
 
 
@@ -88,3 +92,9 @@ def test_the_threshold_is_the_lowest_that_keeps_the_rate() -> None:
     assert notice(watched[:-1], threshold).per_thousand <= 1.0 < notice(watched[:-1], threshold - 0.25).per_thousand
     with pytest.raises(ValueError, match="nothing to calibrate on"):
         calibrate(watched[-1:], 1.0)
+
+
+def test_the_worked_examples_hold() -> None:
+    for module in (detecting, drifting):
+        found = doctest.testmod(module)
+        assert (found.failed, found.attempted > 0) == (0, True)

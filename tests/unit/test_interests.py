@@ -1,11 +1,14 @@
 """Matching claims with planted interests, by hand."""
 
+import doctest
+
 import numpy as np
 import pytest
 
 from agent.catalogue import ItemSet, count_attributes
 from agent.evidence import EvidenceSettings, weigh
 from agent.themes import UserLog, find_themes
+from eval import interests
 from eval.interests import Matched, cited, groups_of, histogram, match, named_interest, supported
 from store.records import Item
 
@@ -38,7 +41,8 @@ def test_precision_recall_and_f1() -> None:
     assert found.f1 == pytest.approx(2 * (2 / 5) * (2 / 3) / (2 / 5 + 2 / 3)) == 0.5
     nothing = match([], {1})
     assert (np.isnan(nothing.precision), nothing.recall, nothing.f1) == (True, 0.0, 0.0)
-    assert np.isnan(match([], set()).f1)
+    unfounded = match([claim(1, 1)], set())
+    assert (unfounded.precision, np.isnan(unfounded.recall), np.isnan(unfounded.f1)) == (0.0, True, True)
 
 
 def world() -> tuple[ItemSet, dict[str, int]]:
@@ -85,3 +89,8 @@ def test_the_histogram_keeps_to_the_support_rule() -> None:
     claims = histogram(log, items, groups_of(log, group_of), weights, SETTINGS)
     assert [named_interest(*one) for one in claims] == ([1] if claims else [])
     assert all(len(groups) >= 3 for groups, _ in claims)
+
+
+def test_the_worked_examples_hold() -> None:
+    found = doctest.testmod(interests)
+    assert (found.failed, found.attempted > 0) == (0, True)
