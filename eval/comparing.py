@@ -12,6 +12,7 @@ TIMED = frozenset({"s", "1/s"})
 """Units of what the machine decides, and what else runs on it: told, never judged."""
 
 _EQUAL = 1e-9
+_RULE_OF_THREE = 3.0
 
 
 class Change(BaseModel):
@@ -70,6 +71,9 @@ def compare(first: Report, second: Report) -> Comparison:
 def judge(before: Figure, after: Figure) -> Verdict:
     """Say how the second of two figures stands to the first's interval.
 
+    Where all users have the same share, the bootstrap gives no width; then it is 3/n, by the rule of three (Hanley and
+    Lippman-Hand 1983).
+
     >>> one = Figure(suite="ranking", metric="ndcg@10", subject="EASE", value=0.3, low=0.28, high=0.32, n=200)
     >>> [judge(one, one.model_copy(update={"value": value})) for value in (0.27, 0.29, 0.33)]
     ['worse', 'within', 'better']
@@ -79,7 +83,8 @@ def judge(before: Figure, after: Figure) -> Verdict:
         return "within"
     if before.low is None or before.high is None or before.unit in TIMED:
         return "no interval"
-    if before.low - _EQUAL <= after.value <= before.high + _EQUAL:
+    slack = _EQUAL if before.low < before.high or before.unit else _RULE_OF_THREE / before.n
+    if before.low - slack <= after.value <= before.high + slack:
         return "within"
     if before.better == "neither":
         return "changed"

@@ -216,13 +216,13 @@ def _written(findings: Findings) -> Headline | None:
         else ("No difference:", "fair")
     )  # fmt: skip
     told = [
-        f"{word} in {', '.join(dict.fromkeys(metrics))}"
+        f"it is {word} in {', '.join(dict.fromkeys(metrics))}"
         for word, metrics in (("better", better), ("worse", worse))
         if metrics
     ]
     rest = len(tests) - len(better) - len(worse)
     told.append(f"in {rest} of {len(tests)} figures no difference can be told from chance")
-    text = f"of {max(test.n for test in tests)} users, it is " + "; ".join(told) + "."
+    text = f"of {max(test.n for test in tests)} users, " + "; ".join(told) + "."
     return _headline("Does the language model write better than the template?", answer, text)
 
 

@@ -104,7 +104,7 @@ def in_force(database: Database, key_id: str) -> Found:
     """Find a key by its id alone, for who has shown its secret before; revoked keys are not found."""
     query = "select scopes, requests_per_minute from api_keys where key_id = %s and revoked_at is null"
     rows = database.execute(query, [key_id])
-    return Found(Key(key_id, *rows[0]) if rows else None, any_key=True)
+    return Found(Key(key_id, *rows[0]), any_key=True) if rows else find(database, None)
 
 
 def any_key(session: Session) -> bool:

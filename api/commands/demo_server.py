@@ -36,7 +36,7 @@ def prepare(settings: Settings) -> None:
                 folder = fetch_ml_100k(settings.home, advance)
             ingest_log(opened, settings, folder, watch)
         with opened.session() as session:
-            is_written = bool(profiles.active_users(session))
+            is_written = set(logs.user_ids(session)) <= set(profiles.active_users(session))
             is_trained = models.active_model(session) is not None
         if not is_written:
             write_templates(opened, settings, watch)

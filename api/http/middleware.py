@@ -35,6 +35,7 @@ FORM = "application/x-www-form-urlencoded"
 MAX_DEPTH = 100
 _IN_MEMORY = 1 << 20
 _CHUNK = 1 << 16
+_FORM_MIB = 1
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 
 
@@ -155,7 +156,7 @@ class Bodies:
             await self._app(scope, receive, send)
             return
         with SpooledTemporaryFile(_IN_MEMORY) as file:
-            mib = scope["app"].state.limner.settings.api.max_body_mib
+            mib = _FORM_MIB if is_page(scope["path"]) else scope["app"].state.limner.settings.api.max_body_mib
             size = await _read(scope, receive, file, mib)
             if size is None:
                 return  # the client is gone

@@ -153,7 +153,7 @@ def _invalid(error: RequestValidationError) -> Problem:
 
 def _from_framework(error: HTTPException) -> Problem:
     details = {
-        400: ("json", "The body cannot be read as JSON."),
+        400: ("json", "The body cannot be read."),
         404: ("unknown-route", "There is nothing here. /docs lists all routes."),
         405: ("method", "This method is not offered here."),
     }

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request
+from pydantic import ValidationError
 from starlette.responses import Response
 
 from api import runtime
@@ -10,6 +11,7 @@ from api.http.auth import CallerDep, Reader, Writer
 from api.http.paging import After
 from api.http.problems import Problem
 from api.http.routes.jobs import (
+    MOST_USERS,
     JobId,
     NewJob,
     cancel_job,
@@ -22,6 +24,7 @@ from api.http.routes.jobs import (
 from api.http.routes.models import Training, train_model
 from api.http.state import StateDep
 from api.pages.rendering import is_swap, render, see
+from store.records import MAX_ID
 
 router = APIRouter()
 _JOBS, _ITEMS = 30, 50
@@ -52,13 +55,17 @@ def start_job(
     listed = list(dict.fromkeys(line.strip() for line in users.splitlines() if line.strip()))
     if what == "listed" and not listed:
         raise Problem(422, "invalid", "Name at least one user, one on a line.")
-    job = NewJob(
-        kind="profiles",
-        users=listed if what == "listed" else "all",
-        changed=what == "changed",
-        writer=writer,
-        force=force == "yes",
-    )
+    try:
+        job = NewJob(
+            kind="profiles",
+            users=listed if what == "listed" else "all",
+            changed=what == "changed",
+            writer=writer,
+            force=force == "yes",
+        )
+    except ValidationError as error:
+        said = f"Name at most {MOST_USERS:,} users, with ids of at most {MAX_ID} characters."
+        raise Problem(422, "invalid", said) from error
     return see(f"/jobs/{create_job(job, state, caller, told).job_id}")
 
 
@@ -67,13 +74,19 @@ def job_page(job_id: JobId, state: StateDep, caller: Reader, request: Request, a
     """A job: how far it is, and what it came to; while it runs, this part is loaded again and again."""
     job = read_progress(state, job_id)
     is_over = job.finished_at is not None
-    report = failed = None
-    if job.kind == "profiles" and caller.may("write") and is_over:
-        report = report_job(job_id, state, caller)
-        if job.counts.failed:
-            failed = list_job_items(job_id, state, caller, _ITEMS, after, "failed")
+    has_report = job.kind == "profiles" and caller.may("write") and is_over
+    failed = None
+    if has_report and job.counts.failed:
+        failed = list_job_items(job_id, state, caller, _ITEMS, after, "failed")
     name = "_job.html" if is_swap(request) else "job.html"
-    return render(request.scope, name, job=job, is_over=is_over, report=report, failed=failed)
+    return render(request.scope, name, job=job, is_over=is_over, has_report=has_report, failed=failed)
+
+
+@router.get("/jobs/{job_id}/report")
+def job_report(job_id: JobId, state: StateDep, caller: Writer, request: Request) -> Response:
+    """What a job came to; of a large one it takes a while to add up."""
+    name = "_report.html" if is_swap(request) else "report.html"
+    return render(request.scope, name, job_id=job_id, report=report_job(job_id, state, caller))
 
 
 @router.post("/jobs/{job_id}/cancel")

@@ -55,7 +55,8 @@ def why_page(
         found=found,
         supposed=supposed,
         steps=steps(found),
-        off=frozenset({*without_event, *without_claim}),
+        without_event=frozenset(without_event),
+        without_claim=frozenset(without_claim),
     )
 
 

@@ -52,12 +52,13 @@ def moment(time: datetime) -> str:
 def compact(number: float) -> str:
     """Say a large number shortly.
 
-    >>> compact(45_008), compact(3_210_000)
-    ('45,008', '3.21M')
+    >>> compact(45_008), compact(3_210_000), compact(999_700_000)
+    ('45,008', '3.21M', '1G')
     """
+    rounded = float(f"{number:.3g}")
     for size, sign in ((1_000_000_000, "G"), (1_000_000, "M")):
-        if number >= size:
-            return f"{number / size:.3g}{sign}"
+        if rounded >= size:
+            return f"{rounded / size:g}{sign}"
     return f"{number:,.0f}"
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Form, Request
 from starlette.responses import Response
 
 from api.http.auth import caller_of
@@ -13,11 +13,10 @@ from api.pages.rendering import home_of, keep, render, see
 from store import keys
 
 router = APIRouter()
-_Next = Annotated[str, Query(max_length=2_048)]
 
 
 @router.get("/sign-in")
-def sign_in_page(request: Request, next: _Next = "/") -> Response:  # noqa: A002 - as it is called in the address
+def sign_in_page(request: Request, next: str = "/") -> Response:  # noqa: A002 - as it is called in the address
     """Ask for a key."""
     return render(request.scope, "sign_in.html", next=_here(next), wrong=False)
 
@@ -27,7 +26,7 @@ def sign_in(
     request: Request,
     state: StateDep,
     key: Annotated[str, Form(max_length=512)] = "",
-    next: Annotated[str, Form(max_length=2_048)] = "/",  # noqa: A002
+    next: Annotated[str, Form()] = "/",  # noqa: A002
 ) -> Response:
     """Begin a session for a key."""
     found = keys.find(state.database, key.strip())
@@ -53,6 +52,9 @@ def _here(path: str) -> str:
     >>> _here("/users/405"), _here("//elsewhere.example/users"), _here("https://elsewhere.example")
     ('/users/405', '/', '/')
     """
-    parts = urlsplit(path.replace("\\", "/"))
+    try:
+        parts = urlsplit(path.replace("\\", "/"))
+    except ValueError:  # such as an address that is not closed
+        return "/"
     ours = path.startswith("/") and not path.startswith("//") and not parts.scheme and not parts.netloc
     return path if ours and "\\" not in path and is_page(parts.path) else "/"

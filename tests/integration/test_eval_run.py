@@ -287,3 +287,4 @@ def test_the_language_models_figures_are_left_out_without_that_model(gated, caps
     report.write(of_llm, gated.folder / "llm.json")
     assert gated.run(VALUE) == 0
     assert "llm: left out" in capsys.readouterr().out
+    assert gated.run(0.39, "--only", "llm") == 0

@@ -24,9 +24,10 @@ from store.database import Database
 from store.tables import UserRow
 from store.vectors import ClaimVectors
 from tests.http_client import audited, client, http, new_key, settings, small
+from tests.integration.test_http_recommendations import World, top, trained, world
 from tests.small_world import EVERYONE, NOW, START, FakeEmbedder, event, fill, profiler, wrote
 
-__all__ = ["http", "small"]  # fixtures
+__all__ = ["http", "small", "trained", "world"]  # fixtures
 
 IDS = {"user_id": "ann", "claim_id": "i1", "item_id": "m1", "job_id": "none", "action": "pin", "correction_id": "1"}
 OPEN = {"/sign-in", "/sign-out"}
@@ -118,7 +119,7 @@ def test_a_session_stands_for_its_key_until_it_is_revoked(small: FastAPI, databa
     said = right.headers["set-cookie"]
     assert {"HttpOnly", "SameSite=lax", f"Max-Age={SECONDS}"} <= set(said.split("; "))
     assert "Secure" not in said
-    secret = key.rsplit("_", 1)[1]
+    secret = key.split("_", 2)[2]
     assert secret not in said
     assert http.cookies[COOKIE] != anonymous
     page = http.get("/jobs")
@@ -157,9 +158,22 @@ def test_a_session_is_ended_by_signing_out_and_by_age(
     assert status(signed) == 303
 
 
-@pytest.mark.parametrize("elsewhere", ["//evil.example", "https://evil.example/", "/\\evil.example", "/v1/users", "x"])
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["//evil.example", "https://evil.example/", "/\\evil.example", "/\t/evil.example", "//[", "/v1/users", "x"],
+)
 def test_signing_in_leads_to_no_other_place(elsewhere: str, small: FastAPI, database: Database) -> None:
     assert sign_in(client(small), new_key(database, "read"), elsewhere).headers["location"] == "/"
+
+
+def test_signing_in_leads_back_however_long_the_id_is(small: FastAPI, database: Database) -> None:
+    key = new_key(database, "read")
+    path = f"/users/{quote(chr(0x1F600) * 512, safe='')}"
+    http = client(small)
+    asked = http.get(path)
+    assert asked.status_code == 200
+    assert path in asked.text
+    assert sign_in(http, key, path).headers["location"] == path
 
 
 def test_a_key_of_a_users_own_sees_that_user_alone(small: FastAPI, database: Database) -> None:
@@ -377,6 +391,20 @@ def test_without_a_model_the_pages_say_what_to_do(http: TestClient, database: Da
     assert '<span class="badge con">rejected</span>' in http.get("/users/ann").text
 
 
+def test_an_event_with_the_id_of_a_claim_is_switched_off_alone(world: World) -> None:
+    first = top(world.http)[0]
+    with world.database.session() as session:
+        seen = event("ann", 900, "rating", first, START + timedelta(days=90), value=5.0)
+        seen.event_id = "i1"
+        session.add(seen)
+        session.get_one(UserRow, "ann").log_revision += 1
+    parts = world.http.get(f"/v1/users/ann/explanations/{first}").json()["parts"]
+    assert {part.get("event_id") or part.get("claim_id") for part in parts} >= {"i1"}
+    page = world.http.get(f"/users/ann/recommendations/{first}?without_event=i1").text
+    boxes = re.findall(r'name="(without_\w+)" value="i1"[^>]*?( checked)?>', page)
+    assert sorted(boxes) == [("without_claim", ""), ("without_event", " checked")]
+
+
 def test_words_that_may_not_be_are_refused(http: TestClient, database: Database) -> None:
     csrf = token(http.get("/"))
     for name in ("", " ", "two\nlines", "x" * 601, "hid\u202eden"):
@@ -384,6 +412,21 @@ def test_words_that_may_not_be_are_refused(http: TestClient, database: Database)
         assert refused.status_code == 422, name
     assert http.post("/users/ann/claims", data={"csrf": csrf, "name": "a", "statement": "x" * 601}).status_code == 422
     assert http.get("/v1/users/ann/corrections").json()["items"] == []
+
+
+@pytest.mark.parametrize("users", ["u" * 513, "\n".join(map(str, range(10_001)))])
+def test_more_users_than_a_job_takes_are_refused(users: str, http: TestClient) -> None:
+    csrf = token(http.get("/jobs"))
+    refused = http.post("/jobs", data={"csrf": csrf, "what": "listed", "users": users})
+    assert refused.status_code == 422
+    assert "at most 10,000 users" in refused.text
+
+
+def test_a_form_of_too_many_fields_is_refused(http: TestClient) -> None:
+    form = "&".join(f"a{n}=1" for n in range(2_000))
+    refused = http.post("/jobs", content=form, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert refused.status_code == 422
+    assert "JSON" not in refused.text
 
 
 def test_the_demo_server_makes_what_is_missing_and_no_more(
@@ -398,6 +441,10 @@ def test_the_demo_server_makes_what_is_missing_and_no_more(
         demo_server.prepare(chosen)
         counted = [database.execute(f"select count(*) from {table}")[0][0] for table in ("profiles", "models")]  # noqa: S608
         assert counted == [len(EVERYONE), 1]
+    with database.session() as session:  # as if it had been interrupted
+        session.execute(text("delete from profiles where user_id = 'bob'"))
+    demo_server.prepare(chosen)
+    assert database.execute("select count(*) from profiles")[0][0] == len(EVERYONE)
     database.close()
 
 

@@ -30,7 +30,7 @@ from store.selection import Selection
 from store.tables import JobItemRow, JobRow
 
 router = APIRouter(tags=["jobs"])
-_MOST_USERS = 10_000
+MOST_USERS = 10_000
 _MOST_ATTRIBUTES = 20
 _NARROWING = {"where", "changed", "changed_since", "older_than", "drifted"}
 _EVENT_PAUSE_S = 0.5
@@ -70,7 +70,7 @@ class NewJob(Wire):
     kind: Literal["profiles"]
     users: (
         Literal["all"]
-        | Annotated[list[ListedUserId], Field(min_length=1, max_length=_MOST_USERS), AfterValidator(_each_once)]
+        | Annotated[list[ListedUserId], Field(min_length=1, max_length=MOST_USERS), AfterValidator(_each_once)]
     ) = Field(description="Ids, or `all` who consent and have a log.")
     where: dict[str, str] = Field(
         default_factory=dict,
