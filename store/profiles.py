@@ -193,9 +193,7 @@ def load(session: Session, user_id: str, version: int | None = None) -> StoredPr
     return StoredProfile(row, tuple(_loaded(*claim) for claim in claims))
 
 
-def _loaded(
-    ids: Sequence[str], weights: Sequence[float], counters: Sequence[bool], *columns: Any
-) -> StoredClaim:
+def _loaded(ids: Sequence[str], weights: Sequence[float], counters: Sequence[bool], *columns: Any) -> StoredClaim:
     claim = ClaimRow.model_construct(**dict(zip(_CLAIM, columns, strict=True)))
     return StoredClaim(claim, tuple(map(Cited, ids, weights, counters)))
 

@@ -13,6 +13,7 @@ from agent.unit import ModelInfo
 from api import evaluating, runtime
 from api.console import Told, err, out
 from api.evaluating import Dataset
+from api.run_report import FOLDER
 from api.settings import Settings, read_settings
 from eval import comparing, report
 from eval.comparing import Change, Comparison
@@ -37,7 +38,15 @@ _SIGNS = {"better": "[green]better[/green]", "worse": "[red]worse[/red]", "missi
 
 
 def command(
-    folder: Annotated[Path, typer.Option("--out", file_okay=False, help="Gets report.json and report.html.")],
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            file_okay=False,
+            help="Gets report.json and report.html; a new folder under reports/ in the data directory, which the pages "
+            "show, unless given.",
+        ),
+    ] = None,
     dataset: Annotated[Dataset, typer.Option(help="Your own store, or a public log in a database of its own.")] = "own",
     path: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="For ml-1m: the folder of its .dat files.")
@@ -65,6 +74,7 @@ def command(
         raise typer.BadParameter("--path and --dataset ml-1m go together: the folder of ratings.dat and movies.dat")
     names = _names(suite)
     settings = read_settings()
+    folder = out_dir or settings.home / FOLDER / f"{runtime.now():%Y-%m-%d-%H%M}"
     options = Options(users, seeds, seed, trials, _WRITERS[writer], llm_users, settings.language)
     made = measure(settings, dataset, path, Parameters.of(names, options, judge=judge))
     write(made, folder)

@@ -44,7 +44,7 @@ def evaluation_page(state: StateDep, _caller: Reader, request: Request, name: Na
     """All reports, the newest first, and one of them."""
     found = reports(state.settings.home)
     shown = _named(found, name) if name else None
-    return render(request.scope, "evaluation.html", reports=found, shown=shown, folder=state.settings.home / FOLDER)
+    return render(request.scope, "evaluation.html", reports=found, shown=shown)
 
 
 @router.get("/evaluation/report")
