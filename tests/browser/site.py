@@ -172,9 +172,9 @@ def at_work(site: Site) -> Iterator[None]:
         thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for all tests of a process."""
+    """One browser for all tests of a module: while it is open, no other test can run an event loop."""
     with browser() as made:
         yield made
 
