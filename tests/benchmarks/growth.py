@@ -1,11 +1,11 @@
 """How time and memory grow with the number of users: a run, a second run over unchanged data, and the plans of both.
 
-    python -m tests.benchmarks.growth [--users 1000 10000 100000] [--events 20] [--template] [--out FILE]
+    python -m tests.benchmarks.growth [--users 1000 10000 100000] [--events 20] [--llm] [--out FILE]
 
-Users are simulated. The model's server is the scripted one, a process of its own that answers each call after a fixed
-time; where the verifier refuses its answers, a user fails, and is asked about again. Each command is a process of its
-own, and its time includes its start. Weights of the embedder are those of the data directory of the settings. Memory
-is the command's peak; the database server's is bounded by its configuration.
+Users are simulated, and the template writes. With `--llm` the scripted model's server does, a process of its own that
+answers each call after a fixed time; the verifier refuses many of its words on simulated users, so that its runs may
+stop for their quality. Each command is a process of its own, and its time includes its start. Weights of the embedder
+are those of the data directory of the settings. Memory is the command's peak, without the database server's.
 """
 
 import argparse
@@ -90,10 +90,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--events", type=float, default=20.0, help="of a user, in the mean")
-    parser.add_argument("--template", action="store_true", help="profiles of the template, without a model")
+    parser.add_argument("--llm", action="store_true", help="profiles by the scripted model")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    found = [measure(users, given.events, "template" if given.template else "llm") for users in given.users]
+    found = [measure(users, given.events, "llm" if given.llm else "template") for users in given.users]
     if given.out:
         given.out.write_text(json.dumps(found, indent=2) + "\n")
 
