@@ -1,4 +1,4 @@
-"""How soon is a drift noticed, and how often is there a false alarm? The test of `agent.detecting` on simulated users.
+"""How soon is a drift noticed, and how often is there a false alarm? The test of `eval.detecting` on simulated users.
 
 A profile is taken to be written on a day before any drift: what a user liked until then is known, and what comes after
 is monitored, event by event. Only liked events count, those that weigh more than 0. The delay of a user who drifts is
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agent.detecting import Monitored, first_alarm, statistic
 from agent.evidence import EvidenceSettings, weigh
 from agent.habits import sessions
+from eval.detecting import Monitored, first_alarm, statistic
 from eval.interactions import Floats
 from eval.simulation.memory import Invented, Users
 from eval.simulation.plan import DAY, DAYS, UNTIL

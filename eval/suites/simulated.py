@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from agent.contract import Language
-from agent.detecting import NOISE, Segments
 from agent.embedder import Embedder
 from agent.evidence import EvidenceSettings
+from eval.detecting import NOISE, Segments
 from eval.drifting import Noticed, Watched, calibrate, notice, watch
 from eval.findings import EVERYONE, Curve, Figure, Findings, PairedTest, Tell, figure, paired_tests
 from eval.interactions import Floats

@@ -5,10 +5,9 @@ import doctest
 import numpy as np
 import pytest
 
-from agent import detecting
 from agent.catalogue import unit
-from agent.detecting import NOISE, Monitored, Segments, first_alarm, statistic
-from eval import drifting
+from eval import detecting, drifting
+from eval.detecting import NOISE, Monitored, Segments, first_alarm, statistic
 from eval.drifting import Watched, calibrate, notice
 
 

@@ -98,7 +98,7 @@ def changed_after(world: World, cut: np.ndarray, seed: int) -> World:
     return replace(whole, interactions=before(whole, np.full(len(logs), np.inf)).interactions)
 
 
-def everything_made(world: World, cut: np.ndarray) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+def everything_made(world: World, cut: np.ndarray) -> dict[str, object]:
     """Make all that is judged: profiles by both writers with their prompts, features, factors, rankings."""
     embedder, witness = FakeEmbedder(), Witness()
     trial = Trial(world, cut, embedder, parameters=SMALL)
@@ -118,20 +118,15 @@ def everything_made(world: World, cut: np.ndarray) -> tuple[dict[str, object], d
                    for d in drafts],
         "prompts": sorted(map(repr, witness.told)),
         "claims": (claims.owner.tobytes(), claims.strengths.tobytes(), claims.vectors.tobytes()),
-        "texts": by_text(claims, world).tobytes(),
+        "factors": (trial.factors.tobytes(), fused.fitted.factors.tobytes(), fused.fitted.user_weights.tobytes()),
+        "features": fused.claims.tobytes(),
+        "rankings": (by_text(claims, world).tobytes(), by_factors(by_template, world, trial.factors).tobytes()),
         "steered": steer(corrector, users[0], np.arange(20), claim),
     }  # fmt: skip
-    learned = {
-        "factors": trial.factors,
-        "fused": fused.fitted.factors,
-        "weights": fused.fitted.user_weights,
-        "features": fused.claims,
-        "rankings": by_factors(by_template, world, trial.factors),
-    }
     assert len(by_template) == USERS
     assert len(by_llm) == 8
     assert made["prompts"]
-    return made, learned
+    return made
 
 
 def dumped(profile: Profile) -> str:
@@ -139,17 +134,15 @@ def dumped(profile: Profile) -> str:
     return profile.model_copy(update={"provenance": timed}).model_dump_json()
 
 
-def test_nothing_after_the_cut_reaches_evidence_prompts_features_or_factors() -> None:
+def test_nothing_after_the_cut_reaches_evidence_prompts_features_or_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IRSPACK_NUM_THREADS_DEFAULT", "1")  # several add up in any order
     world = evaluated_world()
     cut = cuts(world.interactions)
-    first, learned = everything_made(world, cut)
+    first = everything_made(world, cut)
     for seed in (1, 2):
         other = changed_after(world, cut, seed)
         assert not np.array_equal(after(other, cut).item, after(world, cut).item)
-        made, learned_again = everything_made(other, cut)
-        assert made == first
-        for name, numbers in learned.items():  # threads add up in any order
-            np.testing.assert_allclose(learned_again[name], numbers, rtol=0, atol=1e-4, err_msg=name)
+        assert everything_made(other, cut) == first
 
 
 # What leaks is found.
