@@ -134,8 +134,7 @@ def dumped(profile: Profile) -> str:
     return profile.model_copy(update={"provenance": timed}).model_dump_json()
 
 
-def test_nothing_after_the_cut_reaches_evidence_prompts_features_or_factors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IRSPACK_NUM_THREADS_DEFAULT", "1")  # several add up in any order
+def test_nothing_after_the_cut_reaches_evidence_prompts_features_or_factors() -> None:
     world = evaluated_world()
     cut = cuts(world.interactions)
     first = everything_made(world, cut)

@@ -67,10 +67,7 @@ def with_another_future(world: World, part: Part, events: Interactions) -> World
 
 
 @pytest.mark.parametrize("cut", [*BY_TIME, OTHERS[0], OTHERS[1]], ids=lambda cut: cut.__name__)
-def test_nothing_after_the_cut_reaches_claims_factors_or_scores(
-    world: World, cut: Cut, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("IRSPACK_NUM_THREADS_DEFAULT", "1")  # several add up in any order
+def test_nothing_after_the_cut_reaches_claims_factors_or_scores(world: World, cut: Cut) -> None:
     first = cut(world.interactions, 0)[0]
     other_world = with_another_future(world, first, world.interactions)
     other = cut(other_world.interactions, 0)[0]
