@@ -4,6 +4,8 @@ BIN := .venv/bin
 LOCUST := .cache/locust/bin/locust
 # A file's tests stay together: they share a database. At most four at a time: several start servers.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# Each is a thread; more of them would only wait for each other.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-full lint type format bench bench-load eval eval-gate lock prompts-lock clean
 
@@ -17,10 +19,10 @@ demo: setup ## From nothing to printed profiles on MovieLens-100K
 	@$(BIN)/limner demo --setup-report .venv/setup.json
 
 test: setup ## Unit, contract, property and integration tests, one with a real engine
-	@$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
+	@$(TESTS) -m "not slow" $(PARALLEL)
 
 test-full: setup ## All tests, also the long ones
-	@$(BIN)/python -m pytest -q $(PARALLEL)
+	@$(TESTS) $(PARALLEL)
 
 lint: setup ## ruff and the arrows between the packages
 	@$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from agent.verify import VERSION
 from agent.writer import WriterSettings, labels, prompts_in
 from store.units import Inputs
 
-CODE = "7"
+CODE = "8"
 """Raised with every change of what a profile is made of (evidence, themes, template)."""
 
 
@@ -29,6 +29,7 @@ class Recipe(BaseModel):
         verifier: Version of the verifier.
         evidence: Settings of the arithmetic.
         embedder: Id of the embedder.
+        theme_factors: Hash of the factors that themes are made with; None if they are made of texts alone.
         language: That is written in.
         writer: Who puts it into words.
         model: The language model; None for the template.
@@ -42,6 +43,7 @@ class Recipe(BaseModel):
     verifier: str = VERSION
     evidence: EvidenceSettings
     embedder: str
+    theme_factors: str | None = None
     language: Language
     writer: Writer
     model: str | None = None
@@ -57,9 +59,12 @@ class Recipe(BaseModel):
         language: Language,
         asked: WriterSettings | None = None,
         model: ModelInfo | None = None,
+        theme_factors: str | None = None,
     ) -> Self:
         """Return the recipe by which a model that is asked so writes; without one, that of the template."""
-        made: dict[str, Any] = {"evidence": evidence, "embedder": embedder, "language": language}
+        made: dict[str, Any] = {
+            "evidence": evidence, "embedder": embedder, "theme_factors": theme_factors, "language": language,
+        }  # fmt: skip
         if asked is None or model is None:
             return cls(**made, writer="template")
         return cls(

@@ -12,7 +12,7 @@ from agent.catalogue import BaseRates, ItemSet, Vectors, attributes_of, item_tex
 from agent.continuing import Before, Known
 from agent.embedder import Embedder
 from agent.themes import UserLog
-from store import corrections, logs, profiles, revisions
+from store import corrections, logs, profiles, revisions, theme_factors
 from store.database import Database
 from store.errors import NotFoundError
 from store.logs import Log, StoredVector
@@ -36,10 +36,12 @@ class Catalogue(NamedTuple):
     Attributes:
         base_rates: Counts of attributes.
         mean: `(d,)`, the mean of all item vectors.
+        theme_factors: Hash of the factors that themes are made with; None where they are made of texts alone.
     """
 
     base_rates: BaseRates
     mean: Vectors
+    theme_factors: str | None = None
 
 
 def prepare_catalogue(database: Database, embedder: Embedder, progress: Progress | None = None) -> Catalogue:
@@ -74,9 +76,12 @@ def prepare_catalogue(database: Database, embedder: Embedder, progress: Progress
         if progress:
             progress(done, len(missing))
     mean = logs.mean_vector(database, "item", embedder.name)
+    with database.session() as session:
+        themes = theme_factors.active(session)
     return Catalogue(
         BaseRates(total, counts),  # type: ignore[arg-type]
         mean if mean is not None else np.zeros(embedder.dimension, dtype=np.float32),
+        themes.sha256 if themes else None,
     )
 
 
@@ -122,7 +127,11 @@ class Loaded(NamedTuple):
 
 
 def load_users(database: Database, ids: Sequence[str], catalogue: Catalogue, embedder: Embedder) -> Loaded:
-    """Read users' logs and the items and vectors that they name; an event's text stands in where it has no item."""
+    """Read users' logs and the items and vectors that they name; an event's text stands in where it has no item.
+
+    Raises:
+        ConflictError: The factors that themes are made with were replaced since the catalogue was read.
+    """
     with database.session() as session:
         found = logs.read_logs(session, ids)
         wanted = {e.item_id for log in found for e in log.events if e.item_id is not None}
@@ -135,9 +144,21 @@ def load_users(database: Database, ids: Sequence[str], catalogue: Catalogue, emb
     everything = items | stand_ins
     rows = [vectors[key].vector if key in vectors else made[key] for key in everything]
     matrix = np.stack(rows) if rows else np.zeros((0, embedder.dimension), dtype=np.float32)
-    item_set = ItemSet(everything, item_vectors(matrix, catalogue.mean), catalogue.base_rates)
+    factors = _theme_factors(database, catalogue, list(everything))
+    item_set = ItemSet(everything, item_vectors(matrix, catalogue.mean, factors), catalogue.base_rates)
     hashes = {key: text_hash(item_text(item)) for key, item in everything.items()}
     return Loaded([(log, user_log(log, item_set)) for log in found], item_set, hashes)
+
+
+def _theme_factors(database: Database, catalogue: Catalogue, keys: Sequence[str]) -> Vectors | None:
+    """Return the factors of items, `(m, f)`, 0 for those that have none; None where none of them has one."""
+    if catalogue.theme_factors is None:
+        return None
+    known = theme_factors.read(database, catalogue.theme_factors, keys)
+    if not known:
+        return None
+    nothing = np.zeros_like(next(iter(known.values())))
+    return np.stack([known.get(key, nothing) for key in keys])
 
 
 def _stand_in(event: Event) -> list[tuple[str, Item]]:

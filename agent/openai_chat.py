@@ -33,6 +33,11 @@ class _Client(ChatOpenAI):
         return {**payload, "messages": [], "extra_body": extra}
 
 
+_CONNECT_S = 10.0
+_IDLE_S = 2.0
+"""An idle connection is not used again: vLLM closes its side after five seconds, perhaps just as we send."""
+
+
 class _Connection(NamedTuple):
     """A client with its sockets and its bound on calls, all of one event loop."""
 
@@ -49,7 +54,8 @@ class OpenAIChat:
         base_url: Up to and including `/v1`.
         model: The model's name at that server.
         api_key: If the server wants one.
-        timeout_s: For one call.
+        timeout_s: For one call that someone waits for.
+        batch_timeout_s: For one of a lower priority, with its wait at the server for those that go first.
         concurrency: Calls under way at once.
         attempts: Tries when the server cannot be reached or is too slow; waits double from 0.5 s, with jitter.
         priorities: Whether the server takes a priority, as vLLM does with `--scheduling-policy priority`.
@@ -62,6 +68,7 @@ class OpenAIChat:
         *,
         api_key: str = "none",
         timeout_s: float = 120.0,
+        batch_timeout_s: float = 600.0,
         concurrency: int = 16,
         attempts: int = 3,
         pause_s: float = 0.5,
@@ -69,7 +76,8 @@ class OpenAIChat:
         priorities: bool = False,
     ) -> None:
         self.name = model
-        self._base_url, self._api_key, self._timeout_s = base_url, SecretStr(api_key), timeout_s
+        self._base_url, self._api_key = base_url, SecretStr(api_key)
+        self._timeout_s, self._batch_timeout_s = timeout_s, batch_timeout_s
         self._concurrency = concurrency
         self._open: _Connection | None = None
         self._attempts, self._pause_s, self._jitter = attempts, pause_s, jitter
@@ -93,13 +101,14 @@ class OpenAIChat:
         """Return what belongs to the running event loop: sockets and locks cannot be taken to another."""
         loop = asyncio.get_running_loop()
         if self._open is None or self._open.loop is not loop:
-            http = httpx.AsyncClient(timeout=self._timeout_s)
+            limits = httpx.Limits(keepalive_expiry=_IDLE_S)  # and no other bound than that on calls
+            http = httpx.AsyncClient(limits=limits)
             client = _Client(
                 base_url=self._base_url,
                 api_key=self._api_key,
                 model=self.name,
                 temperature=0.0,
-                timeout=self._timeout_s,
+                timeout=_timeout(self._timeout_s),
                 max_retries=0,
                 http_async_client=http,
             )
@@ -122,17 +131,18 @@ class OpenAIChat:
         extra: dict[str, Any] = {"response_format": _response_format(schema)}
         if self._priorities and priority != INTERACTIVE:
             extra["priority"] = priority
+        timeout = _timeout(self._timeout_s if priority == INTERACTIVE else self._batch_timeout_s)
         started = time.perf_counter()
         try:
-            reply = await self._connection().client.ainvoke(list(messages), max_tokens=max_tokens, extra_body=extra)
+            reply = await self._connection().client.ainvoke(
+                list(messages), max_tokens=max_tokens, extra_body=extra, timeout=timeout
+            )
         except openai.APITimeoutError as error:
             raise ChatError(
                 "timeout", "the model did not answer in time", usage=Usage(0, 0, _since(started))
             ) from error
         except openai.APIConnectionError as error:
-            raise ChatError(
-                "unreachable", "the model's server cannot be reached", usage=Usage(0, 0, _since(started))
-            ) from error
+            raise ChatError("unreachable", _lost(error), usage=Usage(0, 0, _since(started))) from error
         except openai.APIStatusError as error:
             outcome = "refused"
             if error.status_code in {429, 502, 503, 504}:
@@ -152,6 +162,19 @@ class OpenAIChat:
 def _response_format(schema: type[BaseModel]) -> dict[str, Any]:
     # It goes as it is: `with_structured_output` would parse the answer, and drop tokens and text on an error.
     return {"type": "json_schema", "json_schema": {"name": schema.__name__, "schema": schema.model_json_schema()}}
+
+
+def _lost(error: BaseException | None) -> str:
+    """Say how a server was lost: it cannot be reached, or was at work and has gone."""
+    while error is not None and not isinstance(error, httpx.TransportError):
+        error = error.__cause__
+    if error is None or isinstance(error, httpx.ConnectError):
+        return "the model's server cannot be reached"
+    return f"the model's server has broken the connection off ({type(error).__name__})"
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_S))
 
 
 def _since(started: float) -> float:

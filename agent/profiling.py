@@ -142,7 +142,7 @@ class Profiler:
     def recipe(self) -> Recipe:
         """How the profiles are made."""
         asked, model = (self.llm[0].settings, self.llm[1]) if self.llm else (None, None)
-        return Recipe.of(self.evidence, self.embedder.name, self.language, asked, model)
+        return Recipe.of(self.evidence, self.embedder.name, self.language, asked, model, self.catalogue.theme_factors)
 
     async def write(
         self, user_ids: Sequence[str], progress: Callable[[int], None] | None = None, report: Report | None = None
@@ -246,7 +246,7 @@ class Profiler:
             report.add(await self._written_and_stored(due, attempt, account))
         except (ChatError, ProfileError, StoreError) as error:
             if isinstance(error, ChatError) and error.outcome in {"unreachable", "timeout", "refused"}:
-                report.stopped_by = str(error)  # out of reach for one is out of reach for all
+                report.stopped_by = report.stopped_by or str(error)  # out of reach for one is out of reach for all
             report.failed[user_id] = str(error)
             if attempt is not None:
                 await in_thread(self._end, attempt, "failed", str(error), account)

@@ -1,7 +1,8 @@
 """Themes: a user's events grouped by what their items have in common.
 
-Liked items are clustered by average linkage on cosine; negative events join the theme that they lie within, as
-counter-evidence, and the free ones form themes of dislike.
+Liked items are clustered by average linkage on cosine, until no two groups are more alike than items of a catalogue are
+by chance; negative events join the theme that they lie within, as counter-evidence, and the free ones form themes of
+dislike. What is small beside the other themes is not said: it is mostly chance.
 """
 
 from collections import Counter
@@ -30,7 +31,10 @@ from agent.evidence import (
 Ints = npt.NDArray[np.int64]
 Polarity = Literal["positive", "negative"]
 
-FIRST_THEMES = (2, 6)
+ALIKE = 0.08
+"""Mean cosine from which two groups of items are one theme; of random pairs of a catalogue it is 0."""
+LEAST_SHARE, LEAST_OF_STRONGEST = 0.1, 0.25
+"""A theme is said with a tenth of the weight, or with a quarter of the weight of the strongest one."""
 MAX_THEMES = 12
 MAX_CLUSTERED = 2_000
 MAX_EXAMPLES = 6
@@ -99,17 +103,6 @@ class Themes(NamedTuple):
     weights: Weights
 
 
-def first_count(n: int) -> int:
-    """Return the number of themes to start with for `n` liked items: clip(round(sqrt(n) / 1.6), 2, 6).
-
-    >>> [first_count(n) for n in (1, 2, 10, 30, 1000)]
-    [1, 2, 2, 3, 6]
-    """
-    if n < 2:  # noqa: PLR2004
-        return n
-    return int(np.clip(round(np.sqrt(n) / 1.6), *FIRST_THEMES))
-
-
 def cluster(vectors: Vectors, likes: Floats) -> Ints:
     """Group rows into themes.
 
@@ -119,39 +112,21 @@ def cluster(vectors: Vectors, likes: Floats) -> Ints:
             others join the nearest theme.
 
     Returns:
-        `(m,)` labels from 0; a theme with more than half of the likes is split again, up to 12 themes.
+        `(m,)` labels from 0. There may be many, of single items too: most have no support.
     """
-    m = len(vectors)
-    if m > MAX_CLUSTERED:
+    if len(vectors) > MAX_CLUSTERED:
         heavy = np.argsort(-likes, kind="stable")[:MAX_CLUSTERED]
         core = cluster(vectors[heavy], likes[heavy])
         labels: Ints = np.argmax(vectors @ _centroids(vectors[heavy], core).T, axis=1).astype(np.int64)
         labels[heavy] = core
         return labels
-    labels = _linkage(vectors, first_count(m), "average")
-    while (count := labels.max(initial=-1) + 1) < MAX_THEMES:
-        sizes = np.bincount(labels, weights=likes)
-        big = int(np.argmax(sizes))
-        rows = np.flatnonzero(labels == big)
-        if sizes[big] <= likes.sum() / 2 or len(rows) < 2 * FIRST_THEMES[0]:
-            break
-        # Average linkage would peel off one outlier at a time; Ward cuts the big theme in the middle.
-        parts = _linkage(vectors[rows], 2, "ward")
-        if not parts.any():  # all of them are the same
-            break
-        labels[rows[parts == 1]] = count
-    return labels
-
-
-def _linkage(vectors: Vectors, k: int, method: Literal["average", "ward"]) -> Ints:
-    """Group rows into `k` at the most; fewer where the last mergers are equally far apart."""
-    if len(vectors) <= k or k < 2:  # noqa: PLR2004
-        return np.arange(len(vectors)) if len(vectors) <= k else np.zeros(len(vectors), dtype=np.int64)
+    if len(vectors) < 2:  # noqa: PLR2004
+        return np.zeros(len(vectors), dtype=np.int64)
     if not (norms := np.linalg.norm(vectors, axis=1)).all():
         # An item at the catalogue's centre has no direction; any one will do, if all such items get the same.
         vectors = np.where(norms[:, None] > 0, vectors, np.eye(1, vectors.shape[1], dtype=np.float32))
-    tree = linkage(vectors, method, "euclidean" if method == "ward" else "cosine")
-    return np.asarray(fcluster(tree, k, "maxclust"), dtype=np.int64) - 1
+    tree = linkage(vectors, "average", "cosine")
+    return np.asarray(fcluster(tree, 1 - ALIKE, "distance"), dtype=np.int64) - 1
 
 
 def _centroids(vectors: Vectors, labels: Ints) -> Vectors:
@@ -240,9 +215,13 @@ class Grouping:
         for rows in self._merged(usable, of_item, signed):
             found = support(signed[rows], self.weights.explicit[rows])
             if found.holds(self.settings.max_negative_share):
-                themes.append(self._theme(sign, rows, found, total))
-                taken[rows] = True
-        return taken, tuple(sorted(themes, key=lambda theme: -abs(theme.strength)))
+                themes.append((rows, self._theme(sign, rows, found, total)))
+        themes.sort(key=lambda pair: -abs(pair[1].strength))
+        least = min(LEAST_SHARE, LEAST_OF_STRONGEST * abs(themes[0][1].strength)) if themes else 0.0
+        said = [(rows, theme) for rows, theme in themes[:MAX_THEMES] if abs(theme.strength) >= least]
+        for rows, _ in said:
+            taken[rows] = True
+        return taken, tuple(theme for _, theme in said)
 
     def _merged(self, usable: Bools, of_item: Ints, signed: Floats) -> list[Ints]:
         """Return the events of each theme; groups that the same attributes (or none) set apart are one theme."""
@@ -276,7 +255,7 @@ class Grouping:
         if not len(outside):
             return
         found = cluster(self.vectors[outside], likes[outside])
-        for label in range(int(found.max()) + 1):
+        for label in np.argsort(-np.bincount(found, weights=likes[outside]), kind="stable"):
             mine = outside[found == label]
             if count < MAX_THEMES and _radius(self.vectors[mine]) <= widest:
                 of_item[mine] = count

@@ -16,6 +16,7 @@ from agent.embedder import Embedder
 from agent.errors import ProfileError
 from agent.evidence import EvidenceSettings
 from agent.loading import Catalogue, Loaded
+from agent.pipeline import in_thread
 from agent.template import say_trends, sum_up
 from agent.verify import Grounds, Vocabulary
 from agent.words import Worded
@@ -105,7 +106,7 @@ class Unit:
             ProfileError: Most of its words were refused.
         """
         started = time.perf_counter()
-        kept, reworded = self._kept(in_force, draft, before)
+        kept, reworded = await in_thread(self._kept, in_force, draft, before)
         if self.llm is None:
             words = kept.named([task.fallback for task in kept.tasks])
             lines = self._template_summary(kept.draft, words)

@@ -6,7 +6,6 @@ A server that cannot be reached ends the profile instead (`ChatError`), so that 
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
@@ -17,9 +16,10 @@ from agent.catalogue import Telling
 from agent.chat import Call, ChatModel, Message
 from agent.contract import Language
 from agent.errors import ChatError, Usage
+from agent.phrasing import echoes, misspoken, speaks_of_some
+from agent.pipeline import in_thread
 from agent.themes import informative, is_informative
 from agent.verify import Grounds, Repetition, Verdict, Violation, attributes_named, verify, verify_claim
-from agent.verify.text import lemmas
 from agent.words import (
     IntentWords,
     SummaryWords,
@@ -36,8 +36,6 @@ from agent.words import (
 )
 from prompts.loader import Prompt, load
 
-MIN_TITLE = 5
-LONG_TITLE = 4
 MAX_TOKENS = 160
 MAX_SUMMARY_TOKENS = 260
 LANGUAGE_NAMES: dict[Language, str] = {"en": "English", "zh": "Chinese (简体中文)"}
@@ -161,52 +159,8 @@ class Account:
         self.calls.append(Call(role, prompt.label, usage, outcome, detail))
 
 
-def _echoes(name: str, sentence: str, task: ClaimTask) -> list[Violation]:
-    """Find what a model has copied from titles: the verifier takes titles as quoted, here nothing has quoted them.
-
-    A name says what items have in common, so it may be (part of) the titles of two of them. Titles are compared word
-    by word: a model changes case and quotation marks.
-    """
-    found = []
-    as_said = replace(task.grounds, items=(), others=())
-    for text in (name, sentence):
-        found += [v for v in verify(text, as_said).violations if v.kind in {"instruction", "personal_data"}]
-    spaced = [_spaced(title) for title in task.titles]
-    long = [words for words in spaced if words.count(" ") > LONG_TITLE]
-    if any(len(t) > MIN_TITLE and t in sentence for t in task.titles) or any(t in _spaced(sentence) for t in long):
-        found.append(Violation("name", "write no titles: they are added from the numbers"))
-    alone = [words for words in spaced if words.count(" ") > 2 and sum(words in other for other in spaced) == 1]  # noqa: PLR2004
-    if any(t in _spaced(name) and lemmas(t) not in task.grounds.vocabulary.phrases for t in alone):
-        found.append(Violation("name", "name what the items have in common, not one of them"))
-    return found
-
-
-_TIME = re.compile(
-    r"\b(?:lately|recent(?:ly)?|increasingly|no longer|used to|nowadays|these days|newly|(?:more|less) interested)\b"
-    r"|近来|最近|越来越|不再|曾经",
-    re.IGNORECASE,
-)
-_SOME = re.compile(r"\b(?:mix|mixed|some|part|partly|varied|variety)\b", re.IGNORECASE)
-_IT = re.compile(r"(?:^|[.!?]\s+)(?:It|They)\b")
-
-
-def _misspoken(text: str) -> list[Violation]:
-    """Find what a model says of times, which it is not told, and of the person as a thing."""
-    found = []
-    if match := _TIME.search(text):
-        found.append(Violation("trend", f'say nothing about time, as in "{match.group()}"'))
-    if _IT.search(text):
-        found.append(Violation("person", 'begin with a verb, not with "It"'))
-    return found
-
-
 def _listed(violations: Sequence[Violation]) -> str:
     return "; ".join(f"{v.kind}: {v.detail}" for v in violations)
-
-
-def _spaced(text: str) -> str:
-    """Return the words alone, each between blanks, so that one text is found in another by whole words."""
-    return " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
 
 
 async def together(calls: Sequence[Coroutine[None, None, Result]]) -> list[Result]:
@@ -272,18 +226,33 @@ class LlmWriter:
         for batch, worded in zip(batches, answers, strict=True):
             for n, words in zip(batch, worded, strict=True):
                 first[n] = words
-        kept: dict[int, Worded] = {asked + n: words for n, (_, words) in enumerate(settled)}
-        repeats: dict[int, str] = {}
-        for n, words in enumerate(first):
-            if words.wording == "llm" and (other := self._repeated(tasks, n, words, kept)):
+        stands = {asked + n: words for n, (_, words) in enumerate(settled)}
+        kept, repeats = await in_thread(self._told_apart, tasks, first, stands)
+        again = await together([self._again(tasks, n, first[n], other, kept, account) for n, other in repeats.items()])
+        kept = await in_thread(self._or_fallback, tasks, dict(zip(repeats, again, strict=True)), kept)
+        return self._distinct(tasks[:asked], [kept[n] for n in range(asked)])
+
+    def _told_apart(
+        self, tasks: Sequence[ClaimTask], words: Sequence[Worded], kept: Mapping[int, Worded]
+    ) -> tuple[dict[int, Worded], dict[int, str]]:
+        """Return the words that stand by the claim's place, those kept before among them, and what others repeat."""
+        stand, repeats = dict(kept), dict[int, str]()
+        for n, worded in enumerate(words):
+            if worded.wording == "llm" and (other := self._repeated(tasks, n, worded, stand)):
                 repeats[n] = other
             else:
-                kept[n] = words
-        again = await together([self._again(tasks, n, first[n], other, kept, account) for n, other in repeats.items()])
-        for n, words in zip(repeats, again, strict=True):
-            still = words.wording == "llm" and self._repeated(tasks, n, words, kept)
-            kept[n] = replace(tasks[n].fallback, tries=words.tries) if still else words
-        return self._distinct(tasks[:asked], [kept[n] for n in range(asked)])
+                stand[n] = worded
+        return stand, repeats
+
+    def _or_fallback(
+        self, tasks: Sequence[ClaimTask], words: Mapping[int, Worded], kept: Mapping[int, Worded]
+    ) -> dict[int, Worded]:
+        """Return all words by the claim's place; the template's for those that still repeat others."""
+        stand = dict(kept)
+        for n, worded in words.items():
+            still = worded.wording == "llm" and self._repeated(tasks, n, worded, stand)
+            stand[n] = replace(tasks[n].fallback, tries=worded.tries) if still else worded
+        return stand
 
     def _batches(self, tasks: Sequence[ClaimTask], most: int) -> list[list[int]]:
         """Return the places of the claims that the model words, at most so many, by call."""
@@ -363,8 +332,8 @@ class LlmWriter:
         cited = cite(sentence, answer.examples, self._language)
         known = verify(cited, replace(grounds, others=()))
         wrong = [v for v in known.violations if v.kind == "citation"]
-        wrong += _echoes(answer.name, sentence, task) + _misspoken(sentence)
-        if task.mixed and self._language == "en" and not (_SOME.search(answer.name) and _SOME.search(sentence)):
+        wrong += echoes(answer.name, sentence, task.titles, task.grounds) + misspoken(sentence)
+        if task.mixed and self._language == "en" and not (speaks_of_some(answer.name) and speaks_of_some(sentence)):
             wrong.append(
                 Violation(
                     "attribute",
@@ -454,7 +423,7 @@ class LlmWriter:
             polarity="positive" if liked else "negative",
             other_texts=tuple(task.texts[n] for n in claims),
         )
-        return [*verify(text, grounds).violations, *_misspoken(text)]
+        return [*verify(text, grounds).violations, *misspoken(text)]
 
     async def _ask(
         self,
@@ -494,7 +463,7 @@ class LlmWriter:
                 kind = Violation("cut_off" if error.outcome == "cut_off" else "malformed", f"{error}; answer in short")
                 messages = base + self._repair(error.raw[:600] or "{}", (kind,))
                 continue
-            result, verdict = check(answer)
+            result, verdict = await in_thread(check, answer)  # calls of others go on meanwhile
             if verdict.passes:
                 account.add(role, prompt, usage, "ok")
                 return result, before + more

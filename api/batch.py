@@ -21,7 +21,7 @@ from agent.profiling import Report
 from api import runtime
 from api.chunks import Chunks
 from api.desk import Desk
-from api.queue import Whose, asked_of
+from api.queue import Whose, asked_of, enqueue_again
 from api.settings import Settings
 from store import jobs, runs
 from store.database import Database
@@ -142,7 +142,7 @@ def whose(
     asked = asked_of(chosen) | ({"policy": True} if policy else {})
     if not (policy or chosen.drifted):
         return chosen, asked
-    made_by = runtime.recipe(settings, writer)
+    made_by = runtime.recipe(settings, writer, opened)
     return planning.chosen(opened, chosen, settings.batch.policy, made_by, runtime.now()), asked
 
 
@@ -198,6 +198,21 @@ def outcome(opened: Database, job_id: str) -> Ended:
     if job.result.get("stopped"):
         return Ended.POOR
     return Ended.SOME_FAILED if job.result["counts"].get("failed") else Ended.DONE
+
+
+def hand_over(opened: Database, job_id: str) -> None:
+    """Leave what is left of a run to the workers; one that they have already stays theirs.
+
+    Raises:
+        NotFoundError: There is no such job.
+        ConflictError: Another process is at work on it, or it is over.
+    """
+    with runs.claim(opened, job_id), opened.session() as session:
+        job = jobs.get(session, job_id, lock=True)
+        if job.finished_at is not None:
+            raise ConflictError(f"The job {job_id} is {job.state}: there is nothing left to resume.")
+        if (chunks := runs.hand_over(session, job_id)) is not None:
+            enqueue_again(session, job_id, chunks)
 
 
 def cancel(opened: Database, job_id: str) -> bool:

@@ -31,6 +31,7 @@ _COMMANDS = {
     "user": ("user", "app"),
     "batch": ("batch", "app"),
     "ingest": ("ingest", "command"),
+    "themes": ("themes", "app"),
     "train": ("recommend", "train"),
     "recommend": ("recommend", "recommend"),
     "why": ("recommend", "why"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.chat import ChatClient, ChatModel, PrioritizedChat
 from agent.contract import Writer
 from agent.embedder import SentenceEmbedder
-from agent.endpoints import Endpoints
+from agent.endpoints import Endpoints, Servers
 from agent.keys import Recipe
 from agent.lanes import Lane
 from agent.loading import prepare_catalogue
@@ -24,7 +24,7 @@ from api.settings import Settings
 from recommend.errors import NoModelError
 from recommend.model import load
 from recommend.service import Recommender
-from store import models
+from store import models, theme_factors
 from store.database import Database, open_database
 
 _CALLS_OF_A_USER = 2  # under way at the same time, at the least: first all claims, then the few that are mended
@@ -63,11 +63,16 @@ def embedder(settings: Settings) -> SentenceEmbedder:
     return SentenceEmbedder(found.path, found.name)
 
 
-def recipe(settings: Settings, writer: Writer) -> Recipe:
-    """Return how profiles would be made, without loading or starting anything."""
+def recipe(settings: Settings, writer: Writer, opened: Database | None = None) -> Recipe:
+    """Return how profiles would be made, without loading or starting anything; without a store, of texts alone."""
+    themes = None
+    if opened is not None:
+        with opened.session() as session:
+            themes = theme_factors.active(session)
     asked = settings.llm.writer if writer == "llm" else None
     embeds = resolve(settings.embedder.model, settings.home).name
-    return Recipe.of(settings.evidence_settings, embeds, settings.language, asked, model_info(settings))
+    frozen = themes.sha256 if themes else None
+    return Recipe.of(settings.evidence_settings, embeds, settings.language, asked, model_info(settings), frozen)
 
 
 def model_info(settings: Settings) -> ModelInfo:
@@ -126,21 +131,32 @@ def _starting(found: Resolved) -> Iterator[Callable[[float], None]]:
 
 def in_batch_lane(settings: Settings, chat: PrioritizedChat) -> Lane:
     """Return the model for calls of a batch."""
-    return Lane(chat, BATCH, settings.batch.concurrency * _servers(settings))
+    return Lane(chat, BATCH, settings.batch.concurrency * servers(settings))
 
 
 def users_at_once(settings: Settings) -> int:
     """Return how many users' profiles are written at once: enough to have all calls of a batch under way."""
-    calls = settings.batch.concurrency * _servers(settings)
+    calls = settings.batch.concurrency * servers(settings)
     return settings.llm.users_at_once or max(_FEWEST_USERS, calls // _CALLS_OF_A_USER)
 
 
-def _servers(settings: Settings) -> int:
+def servers(settings: Settings) -> int:
+    """Return how many servers the settings name; one, if it is started on demand."""
     return len((settings.llm.base_url or "").split(","))
 
 
-def chat_at(settings: Settings, base_url: str, model: str, *, priorities: bool = False) -> ChatClient:
-    """Return a client of the chat model at one or several servers, with the key and the bounds of the settings."""
+def chat_at(
+    settings: Settings, base_url: str, model: str, known: Servers | None = None, *, priorities: bool = False
+) -> ChatClient:
+    """Return a client of the chat model at one or several servers, with the key and the bounds of the settings.
+
+    Args:
+        settings: All settings.
+        base_url: Of the servers, with commas between.
+        model: The model's name there.
+        known: What is known of these servers from other clients.
+        priorities: Whether the servers take priorities.
+    """
     from agent.openai_chat import OpenAIChat  # noqa: PLC0415 - LangChain takes a second
 
     llm, urls = settings.llm, base_url.split(",")
@@ -151,13 +167,14 @@ def chat_at(settings: Settings, base_url: str, model: str, *, priorities: bool =
             model,
             api_key=llm.api_key.get_secret_value(),
             timeout_s=llm.timeout_s,
+            batch_timeout_s=settings.batch.timeout_s,
             concurrency=most,
             priorities=priorities,
             attempts=3 if len(urls) == 1 else 1,
         )
         for url in urls
     ]
-    return Endpoints(chats, concurrency=most) if len(urls) > 1 else chats[0]
+    return Endpoints(chats, known, concurrency=most) if len(urls) > 1 else chats[0]
 
 
 @contextmanager

@@ -126,6 +126,7 @@ class BatchSettings(Policy):
         max_failed: Likewise, of users who failed.
         judge_after: Users, written or failed, before a run is judged.
         concurrency: Calls of a batch under way at once, at each server; those of people come on top, and go first.
+        timeout_s: For one call of a batch, with its wait at a busy server.
         price_in: Of a million tokens that the model reads; 0 is not known.
         price_out: Of a million tokens that it writes.
     """
@@ -134,6 +135,7 @@ class BatchSettings(Policy):
     max_failed: float = Field(default=0.25, ge=0, le=1)
     judge_after: int = Field(default=20, ge=1)
     concurrency: int = Field(default=32, ge=1)
+    timeout_s: float = Field(default=600.0, gt=0)
     price_in: float = Field(default=0.0, ge=0)
     price_out: float = Field(default=0.0, ge=0)
 

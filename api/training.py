@@ -8,17 +8,21 @@ from datetime import UTC
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from sqlmodel import Session
 
+from agent.embedder import Embedder
 from agent.loading import prepare_catalogue
 from api import runtime
 from api.console import Advance, progress_bar
 from api.settings import Settings
-from recommend.data import read_training
+from recommend.data import TrainingData, read_training
 from recommend.model import Card, Model, load
 from recommend.parameters import Parameters
+from recommend.theme_factors import ThemeCard, ThemeParameters, digest, learn
+from recommend.training import all_likes
 from recommend.training import train as fit
-from store import factors, models
+from store import factors, models, search, theme_factors
 from store.database import Database
 from store.errors import ConflictError
 from store.tables import ModelRow
@@ -66,10 +70,7 @@ def train_model(
     """
     started, now = time.perf_counter(), runtime.now()
     embeds = runtime.embedder(settings)
-    with steps("embedding items") as advance:
-        prepare_catalogue(opened, embeds, advance)
-    with steps("reading events") as advance:
-        data = read_training(opened, embeds.name, settings.evidence_settings, advance)
+    data = _data(opened, settings, embeds, steps)
     with steps("training") as advance:
         model = fit(data, parameters, embeds.name, now, advance)
     model = replace(model, card=model.card.model_copy(update={"metrics": metrics or {}}))
@@ -84,8 +85,39 @@ def train_model(
         path.unlink(missing_ok=True)
         raise
     _write_factors(opened, model_id, model)
+    search.index_claim_vectors(opened, embeds.name)
     seconds = round(time.perf_counter() - started, 3)
     return Trained(model_id, model.card, len(data.claims.strengths), len(model.item_ids), seconds)
+
+
+def _data(opened: Database, settings: Settings, embeds: Embedder, steps: Steps) -> TrainingData:
+    with steps("embedding items") as advance:
+        prepare_catalogue(opened, embeds, advance)
+    with steps("reading events") as advance:
+        return read_training(opened, embeds.name, settings.evidence_settings, advance)
+
+
+def learn_themes(
+    opened: Database, settings: Settings, parameters: ThemeParameters, steps: Steps = progress_bar
+) -> ThemeCard:
+    """Learn the factors that themes are made with from everyone's likes; they replace those in use.
+
+    Raises:
+        NoModelError: No event says that a user likes an item.
+    """
+    data = _data(opened, settings, runtime.embedder(settings), steps)
+    with steps("learning"):
+        likes = all_likes(data, Parameters())
+        factors = learn(likes, parameters)
+    met = np.flatnonzero(factors.any(axis=1))
+    ids = [data.item_ids[row] for row in met]
+    card = ThemeCard(
+        parameters=parameters, users=len(data.user_ids), items=len(ids), likes=likes.nnz, watermark=data.watermark
+    )
+    with opened.session() as session:
+        made_of = digest(ids, factors[met])
+        theme_factors.replace(session, made_of, ids, factors[met], card.model_dump(mode="json"), runtime.now())
+    return card
 
 
 def activate_model(opened: Database, model_id: int, embedder: str) -> ModelRow:

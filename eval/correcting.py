@@ -235,9 +235,10 @@ def _row(user: User, action: str, claim: Claim) -> CorrectionRow:
 def write_claims(world: World, embedder: Embedder) -> list[User]:
     """Write everyone's claims by the template from all events; users without any are left out."""
     drafter = Drafter(world.settings, Vocabulary.of(world.item_set.base_rates), "en")
+    items = world.item_set_from(world.interactions)
     found = []
     for code, log in enumerate(world.logs):
-        draft = drafter.draft(log, world.item_set)
+        draft = drafter.draft(log, items)
         claims = tuple(build_claim(c, c.task.fallback, draft) for c in draft.claims if c.kind != "intent")
         if claims:
             found.append(User(code, log, claims, np.zeros((0, 0), dtype=np.float32)))

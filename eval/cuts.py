@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from eval import splits
-from eval.interactions import Interactions
+from eval.interactions import Interactions, Ints
 
 
 class Part(NamedTuple):
@@ -19,6 +21,12 @@ class Part(NamedTuple):
     train: Interactions
     known: Interactions
     asked: Mapping[str, Interactions]
+
+    def askable(self, protocol: str) -> Ints:
+        """Return who likes something that is held out and not known of them, in ascending order."""
+        held_out = self.asked[protocol]
+        likes = held_out.take(held_out.weight > 0).matrix()
+        return np.flatnonzero((likes - likes.multiply(self.known.matrix())).getnnz(axis=1)).astype(np.int64)
 
 
 Cut = Callable[[Interactions, int], list[Part]]

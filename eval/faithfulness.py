@@ -9,19 +9,16 @@ are. Only events that the model uses are put in order, by every explainer.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from agent.embedder import Embedder
-from eval.fused import Fused, train_fused
+from eval.fused import Fused
 from eval.interactions import Bools, Floats, Interactions, Ints
-from eval.stats import compare
-from eval.world import Matrix, World
+from eval.world import Matrix
 from recommend.explaining import explain
 from recommend.foldin import Folded
 from recommend.history import Events, History, summarize
-from recommend.parameters import Parameters
 from recommend.ranking import rank_of, top_k
 
 STEPS = 10
@@ -115,22 +112,6 @@ def fewest_deleted(walk: Walk, k: int = LIST) -> int:
     return int(left[0]) if len(left) else len(walk.ranks)
 
 
-def deletion_curve(model: Fused, case: Case, user: int, order: Ints, steps: int = STEPS) -> Floats:
-    """Delete events one by one.
-
-    Args:
-        model: That folds in.
-        case: The recommendation.
-        user: Code of the user.
-        order: Places of events, the first to go first; after the last of them nothing changes any more.
-        steps: Number of deletions.
-
-    Returns:
-        `(steps + 1,)`, the item's score over that before any deletion.
-    """
-    return delete(model, case, user, order, steps).scores
-
-
 def area(curve: Floats) -> float:
     """Return the area under a curve by the trapezoid rule, over its number of steps.
 
@@ -180,41 +161,3 @@ def _fold(model: Fused, events: Events, user: int) -> tuple[History, Folded]:
     history = summarize(events, model.fold_in.parameters)
     own = slice(*np.searchsorted(model.owner, [user, user + 1]))
     return history, model.fold_in(history.taste(model.claims[own]))
-
-
-def run(
-    world: World, embedder: Embedder, users: int = 200, seeds: int = 5, parameters: Parameters | None = None
-) -> dict[str, Any]:
-    """Measure explainers on a sample of users.
-
-    Args:
-        world: The data.
-        embedder: Of claims.
-        users: Size of the sample, of those of whom the model uses an event; all there are if fewer.
-        seeds: Random orders for each user, over which the curve is averaged.
-        parameters: Of the model; the defaults unless given.
-
-    Returns:
-        For each explainer its curve and area, and for all but ours how much larger the area is.
-    """
-    events = world.interactions
-    model = train_fused(events, world.template_claims(events, embedder), world.texts, parameters or Parameters())
-    explainers = all_explainers(model, world.texts, range(seeds))
-    curves: dict[str, list[Floats]] = {name: [] for name in explainers}
-    for user in np.random.default_rng(0).permutation(np.unique(events.user)).tolist():
-        case = first_choice(model, events, user)
-        if not len(case.used) or case.folded.score(model.fitted.factors[case.row].astype(np.float64)) <= 0:
-            continue
-        for name, repeated in explainers.items():
-            orders = [case.used[np.argsort(-explainer(case), kind="stable")] for explainer in repeated]
-            curves[name].append(np.mean([deletion_curve(model, case, user, order) for order in orders], axis=0))
-        if len(curves[OURS]) == users:
-            break
-    areas = {name: np.array([area(curve) for curve in found]) for name, found in curves.items()}
-    figures: dict[str, Any] = {}
-    for name, found in curves.items():
-        figures[name] = {"area": float(areas[name].mean()), "curve": np.mean(found, axis=0).tolist()}
-        if name != OURS:
-            test = compare(areas[name], areas[OURS])
-            figures[name] |= {"difference": test.difference, "low": test.low, "high": test.high, "p": test.wilcoxon}
-    return {"users": len(curves[OURS]), "explainers": figures}

@@ -20,17 +20,20 @@ import scipy.sparse as sps
 
 from agent.embedder import Embedder
 from eval import baselines, metrics
+from eval.findings import Tell
 from eval.fused import PLAIN, Fused, train_fused
 from eval.interactions import Bools, Floats, Interactions, Ints
-from eval.ranking import KNOWN, K, Tell, first_events
-from eval.splits import Split, cold_items, cold_users
+from eval.splits import Split, cold_items, cold_users, rescaled
 from eval.stats import compare
 from eval.tuning import Point, Space, parameters, search
 from eval.world import Claims, World
 from recommend.model import Projection
 from recommend.parameters import Parameters
 
+K = 10
 FOLDS = 5
+KNOWN = (1, 5, 10, 20)
+"""Numbers of events that are known of a new user."""
 MARGIN = 0.02
 """Share of popularity's value by which new users may be served worse."""
 SIGNIFICANT = 0.001
@@ -153,7 +156,9 @@ class Newcomers:
 
     def _new_items(self, hidden: Bools, asked: Bools, seed: int) -> "_NewItems":
         events = self.world.interactions
-        split = Split(events.take(~hidden[events.item]), events.take(asked[events.item] & (events.weight > 0)))
+        split = Split(
+            rescaled(events.take(~hidden[events.item])), events.take(asked[events.item] & (events.weight > 0))
+        )
         claims = self.world.template_claims(split.train, self.embedder)
         return _NewItems(self.world, split, claims, hidden, asked, seed)
 
@@ -300,6 +305,12 @@ class _NewItems:
             "random": np.random.default_rng(self.seed).random(likes.shape),
         }
         return {(among, name): self.measure(values, among) for among in AMONG for name, values in scores.items()}
+
+
+def first_events(events: Interactions, count: int) -> Split:
+    """Let the first `count` events of each user be known, with the weights that these alone give, and ask the rest."""
+    place = np.arange(len(events)) - events.starts()[events.user]
+    return Split(rescaled(events.take(place < count)), events.take(place >= count))
 
 
 def told_later(model: Fused, claims: Claims, world: World) -> Fused:

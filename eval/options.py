@@ -23,6 +23,7 @@ class Options:
         writers: Whose profiles are judged.
         llm_users: Users whose profiles the language model writes, of the sample.
         language: That profiles are written in.
+        sequential: Whether a sequential recommender is measured as well, which takes minutes to learn.
     """
 
     users: int | None = None
@@ -32,6 +33,7 @@ class Options:
     writers: tuple[WriterName, ...] = ("template",)
     llm_users: int = 50
     language: Language = "en"
+    sequential: bool = False
 
     def sample(self, codes: Ints) -> Ints:
         """Return the users to measure, in ascending order, out of those who can be.

@@ -47,7 +47,8 @@ def cuts(events: Interactions, share: float = 0.2) -> Floats:
 def before(world: World, cut: Floats) -> World:
     """Return the world with the events before each user's cut, `(n_users,)`, in seconds since 1970."""
     logs = [until(log, at, world) for log, at in zip(world.logs, cut.tolist(), strict=True)]
-    return replace(world, logs=logs, interactions=interactions(logs, world))
+    past = interactions(logs, world)
+    return replace(world, logs=logs, interactions=past, item_set=world.item_set_from(past))
 
 
 def after(world: World, cut: Floats) -> Interactions:

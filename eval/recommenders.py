@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sps
 
 from agent.catalogue import unit
-from eval import baselines
+from eval import baselines, metrics
 from eval.fused import PLAIN, Fused, train_fused
 from eval.interactions import Floats, Interactions, Ints
 from eval.profiles.writing import profile_vectors
@@ -81,6 +81,21 @@ def ease(given: Given, point: Point, _seed: int) -> Floats:
     return given.scores(baselines.ease(given.likes, **point))
 
 
+def markov_chain(given: Given, point: Point, _seed: int) -> Floats:
+    """Score by what others liked right after the item that the user liked last."""
+    last = given.known.take(given.known.weight > 0).last_item()[given.users]
+    return baselines.markov_chain(given.train.take(given.train.weight > 0), **point)(last)
+
+
+def sasrec(given: Given, _point: Point, seed: int) -> Floats:
+    """Score by SASRec, which needs torch-rechub and takes minutes to learn; it has its own fixed settings."""
+    from eval.sequential import SequentialSettings, train_sequential  # noqa: PLC0415 - torch-rechub is optional
+
+    model = train_sequential(given.train.take(given.train.weight > 0), SequentialSettings(seed=seed))
+    scores = model(given.known.take(given.known.weight > 0))[given.users]
+    return np.where(scores.any(axis=1, keepdims=True), scores, popularity(given, {}, seed))
+
+
 def text_centroid(given: Given, _point: Point, _seed: int) -> Floats:
     """Score by the cosine with the mean text of what the user likes."""
     return given.scores(baselines.text_centroid(given.world.texts))
@@ -136,12 +151,15 @@ RECOMMENDERS: dict[str, Recommender] = {
     "most frequent category": most_frequent_category,
     "item-kNN": item_knn,
     "EASE": ease,
+    "Markov chain": markov_chain,
     "iALS": ials,
     "text centroid": text_centroid,
     "profile only": profile_only,
     "profile and crowd": profile_and_crowd,
     "fused": fused,
 }
+SEQUENTIAL: dict[str, Recommender] = {"SASRec": sasrec}
+"""On request, where the log is cut by time."""
 ABLATIONS: dict[str, dict[str, Any]] = {
     "without claims": {"user_features": None},
     "without item text": {"item_features": None},
@@ -161,8 +179,9 @@ SPACES: dict[str, Space] = {
         "shrinkage": trial.suggest_float("shrinkage", 0.1, 500.0, log=True),
     },
     "EASE": lambda trial: {"ridge": trial.suggest_float("ridge", 10.0, 5000.0, log=True)},
+    "Markov chain": lambda trial: {"smoothing": trial.suggest_float("smoothing", 0.3, 300.0, log=True)},
 }
-"""What is tuned, for those that have parameters; `profile and crowd` has those of `fused`."""
+"""What is tuned, for those that have parameters; `profile and crowd` has those of `fused`, SASRec has fixed ones."""
 WEAK: Point = {
     "user_features": 1e3, "item_features": 1e4, "new_items": 0.0, "dislike_weight": 0.0, "dislike_target": 0.0,
     "half_trust": 0.1, "sparse_alpha": 1.0, "crowd": 0.0, "popular": 0.0, "covariance": 0.0, "rating_weights": False,
@@ -175,8 +194,24 @@ FIXED: dict[str, Point] = {
     "fused": {},
     "item-kNN": {"neighbours": 84, "shrinkage": 44.0},
     "EASE": {"ridge": 2650.0},
+    "Markov chain": {"smoothing": 10.0},
 }
-"""Without a search: the fused scorer has its defaults; all come from searches on later visits of MovieLens-100K."""
+"""Without a search: the fused scorer has its defaults; all but the Markov chain's come from searches on later visits of
+MovieLens-100K."""
+
+
+def validation(given: Given, asked: Interactions, seed: int) -> Callable[[str], Measure]:
+    """Return how points are judged: from a recommender's name and a point to the mean NDCG@10 of what is asked."""
+    relevant = asked.take(asked.weight > 0).matrix()[given.users]
+
+    def measured(name: str) -> Measure:
+        def measure(point: Point) -> float:
+            scores, rng = RECOMMENDERS[name](given, point, seed), np.random.default_rng(seed)
+            return metrics.mean(metrics.ndcg(metrics.rank(scores, relevant, given.seen, 10, rng)))
+
+        return measure
+
+    return measured
 
 
 def tune(measured: Callable[[str], Measure], trials: int) -> dict[str, Point]:

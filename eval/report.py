@@ -60,6 +60,7 @@ class Parameters(_Part):
     writers: tuple[WriterName, ...]
     llm_users: int
     language: Language = "en"
+    sequential: bool = False
     judge: bool = False
 
     @classmethod

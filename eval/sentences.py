@@ -20,7 +20,7 @@ from recommend.history import to_events
 from recommend.model import Card, Model, Projection
 from recommend.parameters import Parameters
 from recommend.people import KnownClaim, Person
-from recommend.ranking import rank_of
+from recommend.ranking import rank_of, top_k
 from recommend.wording import parts, sentences
 from store.records import Event
 
@@ -107,6 +107,18 @@ def person(world: World, model: Model, written: Written, embedder: Embedder) -> 
         settings=world.settings,
         has_profile=True,
     )
+
+
+def adds_up(someone: Person, within: float = 1e-5) -> bool:
+    """Tell whether the parts sum to the served score of each of the ten best items, within so much of it."""
+    scores = someone.model.factors @ someone.folded.vector.astype(np.float32)
+    totals = {
+        row: explain(
+            someone.folded, someone.history, someone.events, someone.model.factors[row], someone.claims_of_event
+        ).total
+        for row in top_k(scores, LIST, someone.seen).tolist()
+    }
+    return all(abs(total - scores[row]) <= within * abs(scores[row]) for row, total in totals.items())
 
 
 def tell(someone: Person, row: int, titles: Mapping[str, str], language: Language = "en") -> Told:

@@ -1,7 +1,7 @@
 """A store's users, items and events in memory, and what a model may know of them at a cut in time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,10 @@ from agent.themes import UserLog
 from agent.verify import Vocabulary
 from eval.interactions import Interactions
 from eval.logged import ACTS, Impressions, impressions
-from store import logs
+from recommend.data import likes_matrix
+from recommend.parameters import Parameters
+from recommend.theme_factors import ThemeCard, ThemeParameters, learn
+from store import logs, theme_factors
 from store.database import Database
 from store.records import Event, Item
 
@@ -53,6 +56,7 @@ class World:
         item_set: What the themes are made of.
         settings: Of the evidence.
         impressions: What was shown to whom; None where it is not known.
+        themes_by: How the factors are learned that themes are made with; None where they are made of texts alone.
     """
 
     interactions: Interactions
@@ -63,10 +67,22 @@ class World:
     item_set: ItemSet
     settings: EvidenceSettings
     impressions: Impressions | None = None
+    themes_by: ThemeParameters | None = None
+
+    def item_set_from(self, train: Interactions) -> ItemSet:
+        """Return what themes are made of by one who knows these events and no others."""
+        if self.themes_by is None:
+            return self.item_set
+        shape = train.n_users, train.n_items
+        factors = learn(likes_matrix(train.user, train.item, train.weight, shape, Parameters()), self.themes_by)
+        nowhere = np.zeros(self.texts.shape[1])
+        vectors = item_vectors(self.item_set.vectors[:, : self.texts.shape[1]], nowhere, factors)
+        return replace(self.item_set, vectors=vectors)
 
     def template_claims(self, train: Interactions, embedder: Embedder, language: Language = "en") -> Claims:
         """Write everyone's claims by the template from training events alone, and embed their names."""
         drafter = Drafter(self.settings, Vocabulary.of(self.item_set.base_rates), language)
+        item_set = self.item_set_from(train)
         starts = train.starts()
         owner, strengths, names = [], [], []
         for code, log in enumerate(self.logs):
@@ -77,7 +93,7 @@ class World:
             rows = [n for n, key in enumerate(zip(log.items, log.times.tolist(), strict=True)) if key in allowed]
             if not rows:
                 continue
-            for claim in drafter.draft(_part(log, rows), self.item_set).claims:
+            for claim in drafter.draft(_part(log, rows), item_set).claims:
                 if claim.kind != "intent":
                     owner.append(code)
                     strengths.append(claim.theme.strength)
@@ -107,6 +123,7 @@ def read_world(database: Database, catalogue: Catalogue, embedder: Embedder, set
     with database.session() as session:
         user_ids = logs.user_ids(session)
         items = list(logs.stream_items(session))
+        frozen = theme_factors.active(session)
     code = {item.item_id: n for n, item in enumerate(items)}
     stored = logs.read_vectors(database, "item", embedder.name, list(code))
     texts = np.stack([stored[item.item_id].vector for item in items])
@@ -131,4 +148,6 @@ def read_world(database: Database, catalogue: Catalogue, embedder: Embedder, set
     times, weights_, values = (np.array(c, dtype=np.float64) for c in columns[2:])
     interactions = Interactions(user_codes, item_codes, times, weights_, values, len(user_logs), len(items))
     user_ids = [log.user_id for log in user_logs]
-    return World(interactions, user_ids, items, texts, user_logs, item_set, settings, impressions(acts))
+    themes_by = ThemeCard.model_validate(frozen.card).parameters if frozen else None
+    shown = impressions(acts)
+    return World(interactions, user_ids, items, texts, user_logs, item_set, settings, shown, themes_by)

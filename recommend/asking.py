@@ -340,7 +340,7 @@ async def _by_rule(notebook: Notebook, question: str) -> None:
     for picked in (chosen, *others):
         arguments = {
             "item": picked.item, "text": " ".join(picked.words), "since": picked.since and picked.since.isoformat(),
-            "until": picked.until and picked.until.isoformat(),
+            "until": picked.until and picked.until.isoformat(), "kinds": " ".join(picked.kinds), "order": picked.order,
         }  # fmt: skip
         await notebook.call("rule", picked.tool, arguments, _bound(facts, picked))
         if notebook.told:
@@ -350,15 +350,24 @@ async def _by_rule(notebook: Notebook, question: str) -> None:
 def _bound(facts: Facts, picked: Pick) -> Callable[[], Found]:
     match picked.tool:
         case "profile":
-            return facts.profile
+            return lambda: _of_profile(facts, picked)
         case "profile_changes":
             return lambda: facts.profile_changes(picked.since)
         case "search_events":
-            return lambda: facts.events(picked.words, picked.since, picked.until)
+            return lambda: facts.events(picked.words, picked.since, picked.until, picked.item, picked.order)
         case "explanation":
             return lambda: facts.explanation(picked.item or "")
         case "recommendations":
             return facts.recommendations
+
+
+def _of_profile(facts: Facts, picked: Pick) -> Found:
+    """Say what the profile says of it; of one thing that it does not name, what was done about that."""
+    found = facts.profile(None, picked.words, picked.kinds)
+    if found.fits or len(picked.words) != 1:
+        return found
+    done = facts.events(picked.words)
+    return done if done.fits and done.facts else found
 
 
 def _answer(notebook: Notebook, question: str, text: str | None, notes: Sequence[str]) -> Answer:

@@ -25,7 +25,7 @@ from store import corrections, profiles, search
 from store.database import Database
 from store.errors import NotFoundError
 from store.records import Event, Item
-from store.search import FoundItem
+from store.search import FoundItem, Order
 from store.tables import UserRow
 
 Kind = Literal["claim", "event", "item", "profile"]
@@ -86,6 +86,7 @@ class _Search(NamedTuple):
     since: datetime | None
     until: datetime | None
     limit: int = SHOWN
+    item: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,14 @@ class Facts:
 
     # The tools.
 
-    def profile(self, version: int | None = None) -> Found:
-        """Say what the profile claims: the active one, or that of a version."""
+    def profile(self, version: int | None = None, words: Sequence[str] = (), kinds: Sequence[str] = ()) -> Found:
+        """Say what the profile claims: the active one, or that of a version.
+
+        Args:
+            version: Of the profile; the active one unless given.
+            words: Only claims with one of these words; where there are none, all claims, and the heading says so.
+            kinds: Only claims of these kinds, likewise.
+        """
         try:
             found = self._profile(version)
         except NotFoundError:
@@ -159,11 +166,15 @@ class Facts:
             with self.database.session() as session:
                 live = corrections.live(session, self.user_id)
             claims = correct(live, claims, ()).claims
-        facts = [self._version(found), *(self._claim(claim) for claim in claims[:SHOWN])]
-        if found.habits:
+        wanted = [c for c in claims if (not kinds or c.kind in kinds) and (not words or _says(c, words))]
+        heading = self._say("What your profile says:", "你的画像：")
+        if not wanted:
+            heading = self._say("Your profile says nothing of it. It says:", "你的画像没有提到。画像说的是：")
+        facts = [self._version(found), *(self._claim(claim) for claim in (wanted or claims)[:SHOWN])]
+        if found.habits and not (words or kinds):
             said = " ".join(habit.statement for habit in found.habits)
             facts.append(Fact("profile", str(found.version), clean(said, _LINE)))
-        return Found(self._say("What your profile says:", "你的画像："), tuple(facts))
+        return Found(heading, tuple(facts), fits=bool(wanted))
 
     def profile_changes(
         self, since: date | None = None, from_version: int | None = None, to_version: int | None = None
@@ -204,32 +215,44 @@ class Facts:
         """
         return self.events(text.split(), since, until)
 
-    def events(self, words: Sequence[str], since: date | None = None, until: date | None = None) -> Found:
-        """Do the same with words one by one."""
+    def events(
+        self,
+        words: Sequence[str],
+        since: date | None = None,
+        until: date | None = None,
+        item: str | None = None,
+        order: Order | None = None,
+    ) -> Found:
+        """Do the same with words one by one, of one item if its id is given, and in another order."""
         first = self._midnight(since) if since else None
         last = self._midnight(min(until, _LAST_DAY) + timedelta(days=1)) if until else None
-        tries = [_Search("", words, first, last)]
-        if words and (first or last):
-            tries.append(_Search(self._say("; at other times:", "；其他时间："), words, None, None))
+        tries = [_Search("", words, first, last, item=item)]
+        if (words or item) and (first or last):
+            tries.append(_Search(self._say("; at other times:", "；其他时间："), words, None, None, item=item))
             tries.append(_Search(self._say("; at that time:", "；那段时间："), (), first, last))
+        elif words and item:
+            tries.append(_Search(self._say("; about it there is:", "；关于它有："), (), None, None, item=item))
         tries.append(_Search(self._say("; the latest of all is:", "；所有记录中最近的一条："), (), None, None, 1))
         with self.database.session() as session:
             for wanted in tries:
-                found = search.events(session, self.user_id, wanted.words, wanted.since, wanted.until, wanted.limit)
+                found = search.events(
+                    session, self.user_id, wanted.words, wanted.since, wanted.until, wanted.limit, wanted.item, order
+                )
                 if found.total:
                     break
         told = tuple(self._event(event, title) for event, title in found.events)
-        return Found(self._matches(wanted, found.total, len(told)), told, fits=not wanted.near)
+        return Found(self._matches(wanted, found.total, len(told), order), told, fits=not wanted.near)
 
-    def _matches(self, wanted: "_Search", total: int, shown: int) -> str:
+    def _matches(self, wanted: "_Search", total: int, shown: int, order: Order | None) -> str:
         if not shown:
             return self._say("There are no events of yours.", "没有你的记录。")
         if wanted.near:
             return self._say("None of your events fits", "没有符合的记录") + wanted.near
+        which = {"best": ("highest", "最高"), "worst": ("lowest", "最低")}.get(order or "", ("latest", "最近"))
         more = total > shown
         return self._say(
-            f"{total} of your events fit{f'; the latest {shown}' if more else ''}:",
-            f"有{total}条记录符合{f'，最近{shown}条' if more else ''}：",
+            f"{total} of your events fit{f'; the {which[0]} {shown}' if more else ''}:",
+            f"有{total}条记录符合{f'，{which[1]}{shown}条' if more else ''}：",
         )
 
     def explanation(self, item: str) -> Found:
@@ -388,6 +411,12 @@ class Facts:
         weekday = self._say(local.strftime("%A "), "")
         after = self._say("", "星期" + "一二三四五六日"[local.weekday()])
         return f"{weekday}{self._told(local)}{after}{self._say(' at ', '')}{local:%H:%M}"
+
+
+def _says(claim: Claim, words: Sequence[str]) -> bool:
+    """Tell whether one of these words stands in a claim."""
+    said = " ".join((claim.name, claim.goal if isinstance(claim, Intent) else claim.statement)).lower()
+    return any(word.lower() in said for word in words)
 
 
 def _zh(what: str) -> str:

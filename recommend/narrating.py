@@ -20,7 +20,7 @@ from agent.verify.lexicon import GENDERED, MARKUP, NUMBER_WORDS, PERSONAL
 from agent.verify.text import FILLER, blank, cjk_share, content, lemma, starts_sentence, words
 from prompts.loader import load
 from recommend.contract import ClaimPart, CrowdPart, EventPart, Explanation, Part, RestPart
-from recommend.wording import ordinal
+from recommend.wording import Weighed, ordinal
 
 PROMPT = ("why", 1)
 MAX_TOKENS = 200
@@ -85,10 +85,10 @@ def holds(text: str, explanation: Explanation, language: Language) -> bool:
 
 
 def _lines(explanation: Explanation) -> dict[str, str]:
-    """Return the variables of the prompt."""
-    parts = [p for p in explanation.parts if not isinstance(p, RestPart)]
-    liked = [f"- {_line(p)}" for p in parts if p.contribution > 0]
-    against = [f"- {_line(p)}" for p in parts if p.contribution < 0]
+    """Return the variables of the prompt: what the template would say. A small model sums a longer list up wrongly."""
+    weighed = Weighed(explanation.parts)
+    liked = [f"- {_line(p)}" for p in (*weighed.reasons, *weighed.crowd)]
+    against = [f"- {_line(weighed.against)}"] if weighed.against else []
     c = explanation.counterfactual
     without = "none"
     if c is not None and c.new_rank is not None:

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from typing import Literal, NamedTuple
 
 from agent.verify.text import FILLER, content, lemma, starts_sentence, words
-from store.search import FoundItem
+from store.search import FoundItem, Order
 
 Tool = Literal["profile", "profile_changes", "search_events", "explanation", "recommendations"]
 
@@ -33,6 +33,15 @@ _HISTORY = re.compile(
     r"看过|看了|买过|买了|评价|评分|浏览|点击|搜索|搜过|听过|记录|历史|什么时候|上次",
     re.IGNORECASE,
 )
+_DISLIKES = re.compile(r"\b(?:dislik\w*|hates?|(?:do not|don['’]?t|not) (?:like|enjoy))\b|不喜欢|讨厌", re.IGNORECASE)
+_LIKES = re.compile(
+    r"\bwhat (?:do i (?:like|enjoy|prefer)|am i into)\b|\bmy (?:likes|interests?)\b|我喜欢什么|我的兴趣", re.IGNORECASE
+)
+_SIMILAR = re.compile(
+    r"\b(?:something|anything|more|others?|there|\w+s) (?:like|similar)\b|\bsimilar to\b|类似", re.IGNORECASE
+)
+_BEST = re.compile(r"\b(?:highest|best|favou?rites?|most)\b|最高|最好|最喜欢", re.IGNORECASE)
+_WORST = re.compile(r"\b(?:lowest|worst|least)\b|最低|最差", re.IGNORECASE)
 # What people call an event, and the word that stands in its type.
 _TYPES = {
     "purchase": r"\b(?:buy|bought|purchas\w*|order\w*)\b|买",
@@ -52,7 +61,8 @@ _ASKING = frozenset(
     "first time often many today yesterday week month year day ago since monday tuesday wednesday thursday friday "
     "saturday sunday january february march april may june july august september october november december see saw "
     "watch buy bought rate rating view search click listen recently lately ever already latest give list find me my "
-    "purchase order like mine i you your explain reason come did anything something".split()
+    "purchase order like mine i you your explain reason come did anything something into interest taste love enjoy "
+    "prefer dislike hate habit describe portrait high highest low lowest good best bad worst favourite favorite".split()
 )
 _WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 _MONTHS = "january february march april may june july august september october november december".split()
@@ -66,9 +76,11 @@ class Pick(NamedTuple):
 
     Attributes:
         item: What the question is about: an item's id, if it names one.
-        words: To look for in the log.
+        words: To look for, in the log or in the profile.
         since: The first day that the question is about.
         until: The last one.
+        kinds: Of claims, if only these are asked for.
+        order: Which events come first: those of the highest value, of the lowest, or the latest (None).
     """
 
     tool: Tool
@@ -76,6 +88,8 @@ class Pick(NamedTuple):
     words: tuple[str, ...] = ()
     since: date | None = None
     until: date | None = None
+    kinds: tuple[str, ...] = ()
+    order: Order | None = None
 
 
 class Period(NamedTuple):
@@ -94,21 +108,25 @@ def pick(question: str, today: date, items: Sequence[FoundItem]) -> Pick:
         items: Those whose titles stand in it, the longest titles first.
     """
     period = period_of(question, today) or Period(None, None)
-    item = next((i for i in items if stands_in(i, question)), None)
+    named = next((i for i in items if stands_in(i, question)), None)
     history = _HISTORY.search(question) is not None
+    similar = named and _SIMILAR.search(question) and not (history or _WHY.search(question))
+    item = None if similar else named
     if item is None and _CHANGES.search(question):
         return Pick("profile_changes", since=period.since)
     if item is not None and (_WHY.search(question) or not (history or period.since)):
         return Pick("explanation", item.item_id)
     if item is not None or history:
-        kinds = (kind for kind, form in _TYPES.items() if re.search(form, question, re.IGNORECASE))
-        named = (item.core,) if item else sought(question)
-        return Pick("search_events", words=(*named, *kinds), since=period.since, until=period.until)
-    if _OFFER.search(question):
+        types = (kind for kind, form in _TYPES.items() if re.search(form, question, re.IGNORECASE))
+        words = (*(() if item else sought(question)), *types)
+        order: Order | None = "best" if _BEST.search(question) else "worst" if _WORST.search(question) else None
+        return Pick("search_events", item and item.item_id, words, period.since, period.until, order=order)
+    if similar or _OFFER.search(question):
         return Pick("recommendations")
     if period.since and not (_PROFILE.search(question) or _WHY.search(question)):
         return Pick("search_events", since=period.since, until=period.until)
-    return Pick("profile")
+    kinds = ("dislike",) if _DISLIKES.search(question) else ("interest", "intent") if _LIKES.search(question) else ()
+    return Pick("profile", words=sought(question), kinds=kinds)
 
 
 def stands_in(item: FoundItem, text: str) -> bool:
@@ -133,7 +151,17 @@ def sought(question: str) -> tuple[str, ...]:
         return tuple(quoted)
     said = content(words(question))
     found = [w for w in said if w.text.isascii() and not {w.lemma, w.text.lower()} & _ASKING]
-    return tuple(w.lemma if w.text.lower().startswith(w.lemma) else w.text.lower() for w in found)
+    return tuple(_stem(w.text.lower(), w.lemma) for w in found)
+
+
+def _stem(word: str, base: str) -> str:
+    """Return how both forms of a word begin; the word, if they begin differently.
+
+    >>> _stem("tents", "tent"), _stem("comedies", "comedy"), _stem("bought", "buy")
+    ('tent', 'comed', 'bought')
+    """
+    common = base if word.startswith(base) else base.removesuffix("y")
+    return common if word.startswith(common) else word
 
 
 def period_of(question: str, today: date) -> Period | None:

@@ -149,6 +149,19 @@ def project(vectors: Matrix, size: int) -> tuple[Projection, Matrix]:
     return projection, projection(vectors)
 
 
+def all_likes(data: TrainingData, parameters: Parameters) -> sps.csr_matrix:
+    """Return the confidences of what everyone likes, `(users, items)`.
+
+    Raises:
+        NoModelError: No event says that a user likes an item.
+    """
+    shape = (len(data.user_ids), len(data.item_ids))
+    likes = likes_matrix(data.user, data.item, data.weight, shape, parameters)
+    if not likes.nnz:
+        raise NoModelError("No event says that a user likes an item: nothing to train on. See `limner ingest`.")
+    return likes
+
+
 def train(
     data: TrainingData,
     parameters: Parameters,
@@ -169,10 +182,8 @@ def train(
         NoModelError: No event says that a user likes an item.
     """
     started = time.perf_counter()
-    shape = (len(data.user_ids), len(data.item_ids))
-    likes = likes_matrix(data.user, data.item, data.weight, shape, parameters)
-    if not likes.nnz:
-        raise NoModelError("No event says that a user likes an item: nothing to train on. See `limner ingest`.")
+    likes = all_likes(data, parameters)
+    shape = likes.shape
     projection, of_items = project(data.item_vectors, parameters.projection)
     of_users = None
     if len(data.claims.strengths):

@@ -240,8 +240,15 @@ def sentences(explanation: Explanation, language: Language) -> str:
     return because + ("" if language == "zh" else " ") + without(explanation.counterfactual, language)
 
 
-class _Weighed:
-    """The parts that are worth saying: two reasons, whether they are most of it, the crowd, what speaks against."""
+class Weighed:
+    """The parts of an explanation that are worth saying.
+
+    Attributes:
+        reasons: The one or two that speak most for the item, the first one first.
+        mostly: Whether these are most of what speaks for it.
+        crowd: That many like it, where this is worth saying and not among the reasons.
+        against: What speaks most against it, where this is worth saying.
+    """
 
     def __init__(self, parts: Sequence[Part]) -> None:
         positive = sum(max(p.contribution, 0.0) for p in parts)
@@ -250,29 +257,29 @@ class _Weighed:
         self.reasons = [p for p in reasons if p.contribution >= _FURTHER * reasons[0].contribution]
         self.mostly = sum(p.contribution for p in self.reasons) >= _MOSTLY * positive
         crowd = [p for p in single if isinstance(p, CrowdPart) and p not in self.reasons]
-        self.liked_by_many = any(p.contribution > _WORTH_SAYING * positive for p in crowd)
+        self.crowd = [p for p in crowd if p.contribution > _WORTH_SAYING * positive]
         last = single[-1] if single else None
         against = last is not None and last.contribution < -_AGAINST * positive
         self.against = last if against and not isinstance(last, CrowdPart) else None
 
 
 def _because(parts: Sequence[Part]) -> str:
-    w = _Weighed(parts)
+    w = Weighed(parts)
     against = f" Against it: {w.against.text}." if w.against else ""
     if not w.reasons:
         return f"Nothing that is known of you speaks for it by itself.{against}"
     reasons = " and because ".join(f"of {p.text}" if isinstance(p, ClaimPart) else p.text for p in w.reasons)
-    many = "; many like it as well" if w.liked_by_many else ""
+    many = "; many like it as well" if w.crowd else ""
     return f"{'Mostly' if w.mostly else 'Among other things,'} because {reasons}{many}.{against}"
 
 
 def _because_zh(parts: Sequence[Part]) -> str:
-    w = _Weighed(parts)
+    w = Weighed(parts)
     against = f"不利的是：{w.against.text}。" if w.against else ""
     if not w.reasons:
         return f"已知的信息中没有单独支持它的理由。{against}"
     reasons = "，以及".join(p.text for p in w.reasons)
-    many = "；也有很多人喜欢它" if w.liked_by_many else ""
+    many = "；也有很多人喜欢它" if w.crowd else ""
     return f"{'主要是因为' if w.mostly else '部分原因是'}{reasons}{many}。{against}"
 
 

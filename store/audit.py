@@ -51,3 +51,20 @@ def note_read(
 ) -> None:
     """Store the audit row of a read the quick way, without waiting for the disk; see `note`."""
     database.execute(_INSERT, [at, key_id, action, subject_hash, request_id])
+
+
+def note_many(
+    database: Database, at: datetime, key_id: str | None, action: str, subjects: int, request_id: str
+) -> None:
+    """Store one audit row for a read of very many persons at once; see `note_read`.
+
+    Args:
+        database: To write to.
+        at: The time.
+        key_id: Of the API key; None is someone at the machine itself.
+        action: What is done.
+        subjects: How many persons it is about.
+        request_id: Of the request.
+    """
+    query = "insert into audit (at, key_id, action, subjects, request_id) values (%s, %s, %s, %s, %s)"
+    database.execute(query, [at, key_id, action, subjects, request_id])

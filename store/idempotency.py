@@ -1,4 +1,8 @@
-"""Responses that are kept for a day, so that a request that is sent again is not done again."""
+"""Responses that are kept for a day, so that a request that is sent again is not done again.
+
+While a request is under way, its server gives signs of life (`beat`): where they stay away, the server has died, and
+the request may be begun anew.
+"""
 
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
@@ -7,11 +11,14 @@ from sqlalchemy import ColumnElement, delete, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session, col
 
+from store.database import Database
 from store.tables import IdempotencyRow
 
 KEPT = timedelta(days=1)
-GIVEN_UP = timedelta(minutes=15)
-"""A request that is under way for longer than this has died with its server."""
+BEAT_S = 5.0
+"""Seconds between two signs of life of a request that is under way."""
+GIVEN_UP = timedelta(seconds=30)
+"""A request that has given no sign of life for longer than this has died with its server."""
 _FORGOTTEN_AT_ONCE = 100
 
 
@@ -34,7 +41,7 @@ def begin(
         idempotency_key: As the client names the request.
         request_hash: Of everything that makes it the same request.
         subject_hash: Whose data the response may hold.
-        now: The time; `finish` and `forget` need the same.
+        now: The time; `beat`, `finish` and `forget` need the same.
 
     Returns:
         The response, if there is one; or whether the request has begun now, is under way already, or is not the one
@@ -63,6 +70,26 @@ def begin(
     if row.request_hash != request_hash:
         return "other request"
     return "under way" if row.status is None else Stored(row.status, row.headers, row.body)
+
+
+def beat(database: Database, key_id: str, idempotency_key: str, begun_at: datetime, now: datetime) -> datetime:
+    """Give a sign of life of a request that is under way.
+
+    Args:
+        database: To write to.
+        key_id: As it has begun.
+        idempotency_key: As it has begun.
+        begun_at: When it has begun, or what the last sign of life has returned.
+        now: The time.
+
+    Returns:
+        What stands for `begun_at` from now on: the same, if the request was begun anew since.
+    """
+    query = """
+        update idempotency set created_at = %s
+        where key_id = %s and idempotency_key = %s and created_at in (%s, %s) and status is null returning 1
+    """
+    return now if database.execute(query, [now, key_id, idempotency_key, begun_at, now]) else begun_at
 
 
 def finish(session: Session, key_id: str, idempotency_key: str, begun_at: datetime, response: Stored) -> None:

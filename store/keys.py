@@ -1,18 +1,22 @@
-"""Keys of the HTTP interface: made, listed, revoked, found. The secret is known to its owner alone."""
+"""Keys of the HTTP interface: made, listed, revoked, found. The secret is known to its owner alone.
+
+Sessions of browsers stand for keys; those that were signed out are kept here until they would have ended anyway.
+"""
 
 import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import exists, select
+from sqlalchemy import delete, exists, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session, col
 
 from store.database import Database
 from store.errors import NotFoundError
-from store.tables import ApiKeyRow
+from store.tables import ApiKeyRow, EndedSessionRow
 
 PREFIX = "lim"
 SELF = "self:"
@@ -100,11 +104,33 @@ def find(database: Database, token: str | None) -> Found:
     return Found(Key(key_id, scopes, limit) if good else None, any_key=True)
 
 
-def in_force(database: Database, key_id: str) -> Found:
-    """Find a key by its id alone, for who has shown its secret before; revoked keys are not found."""
-    query = "select scopes, requests_per_minute from api_keys where key_id = %s and revoked_at is null"
-    rows = database.execute(query, [key_id])
+def in_force(database: Database, key_id: str, session: str) -> Found:
+    """Find a key by its id alone, for a session whose browser has shown its secret before.
+
+    Args:
+        database: To read from.
+        key_id: The key; it is not found once it is revoked.
+        session: What names the session, a secret; nothing is found once it is ended.
+    """
+    query = """
+        select scopes, requests_per_minute from api_keys where key_id = %s and revoked_at is null
+        and not exists (select from ended_sessions where session_hash = %s)
+    """
+    rows = database.execute(query, [key_id, _hash(session)])
     return Found(Key(key_id, *rows[0]), any_key=True) if rows else find(database, None)
+
+
+def end_session(session: Session, name: str, now: datetime, lasts: timedelta) -> None:
+    """End a session of a browser, whoever has a copy of its cookie.
+
+    Args:
+        session: The unit of work.
+        name: What names the session of the browser, a secret; only a hash is stored.
+        now: The time.
+        lasts: How long a session lasts at most; what was ended longer ago is forgotten.
+    """
+    session.execute(delete(EndedSessionRow).where(col(EndedSessionRow.ended_at) < now - lasts))
+    session.execute(insert(EndedSessionRow).values(session_hash=_hash(name), ended_at=now).on_conflict_do_nothing())
 
 
 def any_key(session: Session) -> bool:

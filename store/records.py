@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 MAX_ID = 512
 MAX_TEXT = 1_000_000
+NO_IDS = frozenset({".", ".."})
+"""Users and items cannot be called so: browsers and clients take these for steps in a path, encoded ones too."""
+NO_ID = "is . or .., which addresses cannot hold"
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]

@@ -55,10 +55,19 @@ group by p.user_id, c.claim_pk
 # Of the latest profiles: what is older was made by other means. Attempts run side by side: how much so is told by the
 # sum of their times over the time in which any of them ran.
 _ACCOUNTS: LiteralString = """
-select p.version > 1, (p.provenance->>'tokens_in')::bigint, (p.provenance->>'tokens_out')::bigint,
-    (select count(*) from llm_calls c where c.attempt_id = a.attempt_id), a.started_at, a.finished_at
+select p.version > 1, spent.tokens_in, spent.tokens_out, spent.calls, a.started_at, a.finished_at
 from (select * from profiles order by profile_id desc limit %(recent)s) p
 join attempts a on a.user_id = p.user_id and a.version = p.version and a.outcome = 'written'
+cross join lateral (
+    select coalesce(sum(c.tokens_in), 0)::bigint as tokens_in, coalesce(sum(c.tokens_out), 0)::bigint as tokens_out,
+        count(*) as calls
+    from attempts t join llm_calls c using (attempt_id)
+    where t.user_id = a.user_id and t.writer = a.writer and t.attempt_id <= a.attempt_id and not exists (
+        select from attempts w
+        where w.user_id = a.user_id and w.outcome = 'written'
+            and w.attempt_id >= t.attempt_id and w.attempt_id < a.attempt_id
+    )
+) spent
 where p.provenance->>'writer' = %(writer)s and p.provenance->>'model' is not distinct from %(model)s
 """
 
@@ -121,7 +130,13 @@ class ThemeItems(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a profile has cost; `again` tells that it was not the user's first."""
+    """What a profile has cost, with the attempts since the one before that failed.
+
+    Attributes:
+        again: Whether it was not the user's first.
+        started_at: When the attempt began that wrote it.
+        finished_at: When it ended.
+    """
 
     again: bool
     tokens_in: int

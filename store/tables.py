@@ -195,7 +195,7 @@ class EvidenceRow(SQLModel, table=True):
 
 
 class EmbeddingRow(SQLModel, table=True):
-    """A vector of something (`kind` item or claim), by one embedder, for the text with this hash."""
+    """A vector of something, by one model: of a text with this hash (`kind` item or claim), or a factor (theme)."""
 
     __tablename__ = "embeddings"
     kind: str = Field(primary_key=True)
@@ -298,6 +298,15 @@ class FactorRow(SQLModel, table=True):
     slack: float = Field(default=0.0, sa_column=Column(Double, nullable=False, server_default=text("0")))
 
 
+class ThemeModelRow(SQLModel, table=True):
+    """The factors that themes are made with; its vectors are embeddings of the kind `theme`, and it has their hash."""
+
+    __tablename__ = "theme_models"
+    sha256: str = Field(primary_key=True)
+    created_at: datetime = _time()
+    card: dict[str, Any] = _json()
+
+
 class ApiKeyRow(SQLModel, table=True):
     """A key of the HTTP interface. Of the secret only its SHA-256 is kept; it has 256 random bits."""
 
@@ -311,8 +320,20 @@ class ApiKeyRow(SQLModel, table=True):
     revoked_at: datetime | None = _time(nullable=True)
 
 
+class EndedSessionRow(SQLModel, table=True):
+    """A session of a browser that was signed out before its time, as a hash; see `store.keys`."""
+
+    __tablename__ = "ended_sessions"
+    __table_args__ = (Index("ix_ended_sessions_at", "ended_at"),)
+    session_hash: str = _key(primary=True)
+    ended_at: datetime = _time()
+
+
 class AuditRow(SQLModel, table=True):
-    """Who read or changed a person's data, and when; the person is a keyed hash, and no content is kept."""
+    """Who read or changed a person's data, and when; the person is a keyed hash, and no content is kept.
+
+    A read of very many at once is one row, without a person; `subjects` says how many they were.
+    """
 
     __tablename__ = "audit"
     __table_args__ = (Index("ix_audit_subject", "subject_hash", "audit_id"),)
@@ -322,6 +343,7 @@ class AuditRow(SQLModel, table=True):
     action: str
     subject_hash: str | None = None
     request_id: str | None = None
+    subjects: int | None = None
 
 
 class ErasureRow(SQLModel, table=True):

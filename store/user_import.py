@@ -19,6 +19,7 @@ from store.ingest.runs import wait_for_turn
 from store.ingest.times import EPOCH
 from store.privacy import Hasher
 from store.profiles import Cited, StoredClaim, StoredProfile
+from store.records import NO_ID, NO_IDS
 from store.tables import AttemptRow, ClaimRow, CorrectionRow, LlmCallRow, ProfileRow
 
 _USER: LiteralString = """
@@ -133,6 +134,11 @@ def _check(document: Export) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise DocumentError(where, "is not a finite number")
     items = _distinct("items", [item.item_id for item in document.items])
+    named = {"user.user_id": document.user.user_id}
+    named |= {f"items.{n}.item_id": item.item_id for n, item in enumerate(document.items)}
+    for where, name in named.items():
+        if name in NO_IDS:
+            raise DocumentError(where, NO_ID)
     events = _distinct("events", [event.event_id for event in document.events])
     numbers = _distinct("corrections", [said.number for said in document.corrections])
     _distinct("profiles", [profile.version for profile in document.profiles])

@@ -30,6 +30,7 @@ class ClaimVectors(NamedTuple):
         names: `q` names.
         strengths: `(q,)`, signed.
         vectors: `(q, d)`.
+        wordings: `q` times who wrote the words: `llm`, `template`, or `user`.
     """
 
     user_ids: list[str]
@@ -37,6 +38,7 @@ class ClaimVectors(NamedTuple):
     names: list[str]
     strengths: npt.NDArray[np.float64]
     vectors: Matrix
+    wordings: list[str]
 
 
 def item_vectors(database: Database, model: str) -> ItemVectors:
@@ -58,7 +60,7 @@ def claim_vectors(database: Database, model: str, user_ids: Sequence[str] | None
         user_ids: Of these users; of all unless given.
     """
     query = """
-        select p.user_id, c.claim_id, c.name, c.strength, e.vector
+        select p.user_id, c.claim_id, c.name, c.strength, e.vector, c.wording
         from profiles p
         join users u on u.user_id = p.user_id and u.consent
         join claims c on c.profile_id = p.profile_id and c.kind <> 'intent'
@@ -69,8 +71,9 @@ def claim_vectors(database: Database, model: str, user_ids: Sequence[str] | None
     with database.raw() as connection, connection.cursor(binary=True) as cursor:
         cursor.execute(query, {"model": model, "users": None if user_ids is None else list(user_ids)})
         rows = cursor.fetchall()
-    users, ids, names, strengths, vectors = (list(column) for column in zip(*rows, strict=True)) if rows else ([],) * 5
-    return ClaimVectors(users, ids, names, np.array(strengths, dtype=np.float64), stack(vectors))
+    columns = ([*column] for column in zip(*rows, strict=True)) if rows else ([],) * 6
+    users, ids, names, strengths, vectors, wordings = columns
+    return ClaimVectors(users, ids, names, np.array(strengths, dtype=np.float64), stack(vectors), wordings)
 
 
 def dimension(session: Session, model: str) -> int | None:

@@ -35,7 +35,7 @@ def _traits(task: str) -> tuple[list[str], list[str]]:
         word, _, rest = piece.partition(" ")
         if word in found:
             found[word] = [trait.strip() for trait in rest.split(",")]
-    if not found["mainly"]:
+    if not found["mainly"] and not found["partly"]:
         rows = [set(re.sub(r'^.*"(?: \(\d+\))? ?', "", rest).split(", ")) - {""} for _, rest in numbered(task)]
         every = sorted(set().union(*rows))
         found["mainly"] = [trait for trait in every if 2 * sum(trait in row for row in rows) >= len(rows)][:2]
@@ -51,12 +51,15 @@ def _called(task: str, *, chinese: bool) -> str:
     main, part = _traits(task)
     if chinese:
         return "、".join([*main, *part]) or "多样的内容"
-    said = _and(main) + (f", partly {_and(part)}" if main and part else "")
+    if part and not main:
+        return f"a mix with {_and([f'some {trait}' for trait in part])}"
+    said = _and(main) + (f", partly {_and(part)}" if part else "")
     return said or "a varied group of items"
 
 
 def _claim(task: str, said: str) -> Answer:
-    name = said[:1].upper() + said[1:]
+    short = said.replace(" some ", " ")  # a name has at most ten words
+    name = short[:1].upper() + short[1:]
     return {"name": name[:80], "examples": [n for n, _ in numbered(task)][:2]}
 
 

@@ -67,9 +67,10 @@ Script = Callable[[Request, int], Reply]
 
 @dataclass
 class Record:
-    """What the server has seen: the requests in order, how many are under way, and the most at once."""
+    """What the server has seen: the requests in order, connections, calls under way, and the most of them at once."""
 
     requests: list[Request] = field(default_factory=list)
+    connections: int = 0
     under_way: int = 0
     most_at_once: int = 0
 
@@ -235,6 +236,7 @@ class ScriptedLLM:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.record.connections += 1
         task = asyncio.create_task(self._connection(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)

@@ -26,7 +26,7 @@ from api import batch, spread
 from api.batch import Ended, Gauge, OutOfReachError, whose
 from api.commands import batch_plan, selecting
 from api.console import err, out
-from api.queue import enqueue_again, enqueue_profiles
+from api.queue import enqueue_profiles
 from api.run_report import FOLDER, RunReport, duration, make_report, write_report
 from api.runtime import database, now
 from api.settings import Settings, read_settings
@@ -151,9 +151,7 @@ def resume(
         if wait:
             _work(settings, opened, job_id, report, engine, address, workers)
             return
-        with runs.claim(opened, job_id), opened.session() as session:
-            if (chunks := runs.hand_over(session, job_id)) is not None:
-                enqueue_again(session, job_id, chunks)
+        batch.hand_over(opened, job_id)
         _say_queued(job_id)
 
 

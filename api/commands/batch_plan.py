@@ -64,7 +64,7 @@ def command(
     settings = read_settings()
     prices = Prices(settings.batch.price_in, settings.batch.price_out)
     with database(settings) as opened, err.status("looking at users"):
-        made = plan(opened, wanted, settings.batch.policy, recipe(settings, writer), at, prices)
+        made = plan(opened, wanted, settings.batch.policy, recipe(settings, writer, opened), at, prices)
     if as_json:
         typer.echo(made.model_dump_json(indent=2))
     else:

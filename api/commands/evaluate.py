@@ -9,18 +9,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from agent.embedder import Embedder
-from agent.loading import prepare_catalogue
 from agent.verify import Repetition
-from api import runtime
+from api import evaluating, runtime
 from api.commands import evaluate_public, evaluate_run
 from api.console import err, out
-from api.runtime import embedder
 from api.settings import read_settings
-from eval import correcting, faithfulness
+from eval import correcting
 from eval import newcomers as new
-from eval.ranking import Suite
 from eval.verifier import OK, Row, judge, overall, recall
-from eval.world import World, read_world
+from eval.world import World
 
 app = typer.Typer(help="Measure how far Limner can be trusted.", no_args_is_help=True)
 
@@ -43,7 +40,7 @@ def verifier(
     rows: Annotated[bool, typer.Option("--rows", help="Also list the sentences that were judged wrongly.")] = False,
 ) -> None:
     """Measure the verifier on labelled sentences: recall by kind of error, and false alarms."""
-    found = list(judge(folder, Repetition(embedder(read_settings()).embed)))
+    found = list(judge(folder, Repetition(runtime.embedder(read_settings()).embed)))
     if not found:
         raise typer.BadParameter(f"{folder} holds no labelled sentences (*.json)")
     table = Table(box=None)
@@ -69,40 +66,6 @@ def _print(row: Row) -> None:
     out.print(escape(f"{row.label} {sentence['id']}: {sentence['name']} | {sentence['statement']}"))
     for violation in row.verdict.violations:
         out.print(escape(f"    {violation.kind}: {violation.detail}"))
-
-
-@app.command()
-def ranking(
-    out_dir: Annotated[Path, typer.Option("--out", help="Gets ranking.json.")] = Path("reports"),
-    seeds: Annotated[int, typer.Option(min=1, help="Orders of ties in time, and of training.")] = 5,
-    trials: Annotated[int, typer.Option(min=1, help="Points tried for each model that is tuned.")] = 40,
-    sequential: Annotated[bool, typer.Option("--sequential", help="SASRec as well; needs torch-rechub.")] = False,
-) -> None:
-    """Measure recommendations on held-out events, beside tuned baselines."""
-    settings = read_settings()
-    with runtime.database(settings) as opened:
-        embeds = runtime.embedder(settings)
-        catalogue = prepare_catalogue(opened, embeds)
-        world = read_world(opened, catalogue, embeds, settings.evidence_settings)
-    found = Suite(world, embeds, seeds, trials, err.print, sequential).run()
-    out_dir.mkdir(parents=True, exist_ok=True)
-    path = out_dir / "ranking.json"
-    path.write_text(json.dumps({"seeds": seeds, "trials": trials, "protocols": found}, indent=2), encoding="utf-8")
-    for name, protocol in found.items():
-        table = Table(
-            box=None, title=f"{name}, NDCG@10 and recall@10; difference from tuned iALS", title_justify="left"
-        )
-        for column in ("model", "NDCG", "recall", "difference", "95 % interval", "p (Holm)"):
-            table.add_column(column, justify="left" if column == "model" else "right")
-        for model, figures in protocol["models"].items():
-            row = [model, f"{figures['ndcg']:.3f}", f"{figures['recall']:.3f}"]
-            if "p" in figures:
-                interval = f"{figures['low']:+.3f} … {figures['high']:+.3f}"
-                row += [f"{figures['difference']:+.3f}", interval, f"{figures['p']:.2g}"]
-            table.add_row(*row)
-        out.print(table)
-        out.print()
-    out.print(f"All of it is in {path}.")
 
 
 OutDir = Annotated[Path, typer.Option("--out", help="Gets the figures as JSON.")]
@@ -146,26 +109,6 @@ def newcomers(
 
 
 @app.command()
-def explanations(
-    out_dir: OutDir = Path("reports"),
-    users: Annotated[int, typer.Option(min=2, help="Size of the random sample.")] = 200,
-    seeds: Annotated[int, typer.Option(min=1, help="Random orders for each user.")] = 5,
-) -> None:
-    """Measure how fast a score falls as the events go that explain it."""
-    found = faithfulness.run(*_world(), users, seeds)
-    table = _table(
-        f"area under the deletion curve, {found['users']} users; how much larger than by parts",
-        ("explainer", "area", "after 1", "after 5", "after 10", "difference", "95 % interval", "p"),
-    )
-    for name, figures in found["explainers"].items():
-        curve = [f"{figures['curve'][n]:.3f}" for n in (1, 5, 10)]
-        test = [*_difference(figures), f"{figures['p']:.2g}"] if "p" in figures else []
-        table.add_row(name, f"{figures['area']:.3f}", *curve, *test)
-    out.print(table)
-    _write(out_dir, "explanations", {"seeds": seeds} | found)
-
-
-@app.command()
 def corrections(
     out_dir: OutDir = Path("reports"),
     users: Annotated[int, typer.Option(min=0, help="Size of the random sample; 0 takes all.")] = 0,
@@ -184,16 +127,15 @@ def corrections(
 
 def _world() -> tuple[World, Embedder]:
     settings = read_settings()
-    with runtime.database(settings) as opened:
-        embeds = runtime.embedder(settings)
-        catalogue = prepare_catalogue(opened, embeds)
-        return read_world(opened, catalogue, embeds, settings.evidence_settings), embeds
+    embeds = runtime.embedder(settings)
+    with evaluating.opened(settings, "own", None) as store:
+        return evaluating.world_of(store, settings, embeds), embeds
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:
     table = Table(box=None, title=title, title_justify="left")
     for column in columns:
-        words = column in {"explainer", "among", "model", "correction", "figure"}
+        words = column in {"among", "model", "correction", "figure"}
         table.add_column(column, justify="left" if words else "right")
     return table
 

@@ -2,6 +2,7 @@
 
 import traceback
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,6 +65,9 @@ def command(
         Literal["template", "both"], typer.Option(help="Whose profiles: the template's, or also the language model's.")
     ] = "template",
     llm_users: Annotated[int, typer.Option(min=2, help="Users of whom the language model writes.")] = 50,
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="SASRec as well, in the ranking suite; needs torch-rechub.")
+    ] = False,
     judge: Annotated[bool, typer.Option("--judge", help="Let the language model judge claims, and be judged.")] = False,
 ) -> None:
     """Measure profiles, recommendations and explanations on what users did later.
@@ -72,10 +76,12 @@ def command(
     """
     if (dataset == "ml-1m") != (path is not None):
         raise typer.BadParameter("--path and --dataset ml-1m go together: the folder of ratings.dat and movies.dat")
+    if sequential and find_spec("torch_rechub") is None:
+        raise typer.BadParameter("--sequential needs torch-rechub: pip install torch-rechub")
     names = _names(suite)
     settings = read_settings()
     folder = out_dir or settings.home / FOLDER / f"{runtime.now():%Y-%m-%d-%H%M}"
-    options = Options(users, seeds, seed, trials, _WRITERS[writer], llm_users, settings.language)
+    options = Options(users, seeds, seed, trials, _WRITERS[writer], llm_users, settings.language, sequential)
     made = measure(settings, dataset, path, Parameters.of(names, options, judge=judge))
     write(made, folder)
     _summarize(made, view(made))

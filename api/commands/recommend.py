@@ -7,15 +7,14 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from agent.loading import prepare_catalogue
-from api import runtime, training
+from api import evaluating, runtime, training
 from api.console import out, progress_bar
 from api.narration import narrated
 from api.settings import Settings, read_settings
-from eval.ranking import PROTOCOLS, Suite
-from eval.splits import per_user_time
+from eval.cuts import last_events
+from eval.errors import EmptyWorldError
+from eval.recommenders import Given, validation
 from eval.tuning import fused_space, search
-from eval.world import read_world
 from recommend.contract import Explanation, Recommendations
 from recommend.parameters import Parameters
 from recommend.service import Request
@@ -49,25 +48,32 @@ def train(
 def _tuned(opened: Database, settings: Settings, start: Parameters, trials: int) -> tuple[Parameters, dict[str, float]]:
     """Search on the last 20 % of each user's events, of these on the later visits where enough users have such."""
     embeds = runtime.embedder(settings)
-    world = read_world(opened, prepare_catalogue(opened, embeds), embeds, settings.evidence_settings)
-    suite, events = Suite(world, embeds), world.interactions
-    case = suite.case(PROTOCOLS["later visit"], events, 0)
-    if len(case.users) < _ENOUGH:
-        case = suite.case(lambda log, seed: per_user_time(log, seed=seed), events, 0)
+    world = evaluating.world_of(opened, settings, embeds)
+    events = world.interactions
+    (part,) = last_events(events, 0)
+    protocol = "later visit" if len(part.askable("later visit")) >= _ENOUGH else "last 20 %"
+    users = part.askable(protocol)
+    if not len(users):
+        raise EmptyWorldError(
+            "Nobody with 5 events or more likes something new among the last 20 % of them: there is nothing to search "
+            "on. Train without --tune, or ingest a longer log with `limner ingest`."
+        )
+    given = Given(world, part.train, part.known, world.template_claims(part.train, embeds), users)
+    measure = validation(given, part.asked[protocol], 0)("fused")
     name = f"{len(events)} events, {len(world.user_ids)} users, {len(world.items)} items, up to {events.time.max():.0f}"
     journal = settings.home / "tuning" / "recommend.journal"
     with progress_bar("searching") as advance:
         point, best = search(
             fused_space,
-            suite.validation(case, start),
+            lambda point: measure(start.model_dump() | point),
             trials,
             first=(start.model_dump(exclude_none=True),),
             journal=journal,
             name=name,
             progress=advance,
         )
-    out.print(f"Best of {trials} points: NDCG@10 {best:.4f} on held-out events of {len(case.users)} users.")
-    return start.model_copy(update=point), {"validation_ndcg@10": best, "validation_users": float(len(case.users))}
+    out.print(f"Best of {trials} points: NDCG@10 {best:.4f} on held-out events of {len(users)} users.")
+    return start.model_copy(update=point), {"validation_ndcg@10": best, "validation_users": float(len(users))}
 
 
 def train_model(

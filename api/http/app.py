@@ -28,6 +28,7 @@ from api.http.routes import (
     search,
     users,
 )
+from api.http.routing import add_routes
 from api.http.state import State
 from api.pages import routes as pages
 from api.settings import Settings
@@ -77,7 +78,6 @@ def create_app(settings: Settings, opened: Database | None = None) -> FastAPI:
         redirect_slashes=False,
         openapi_url="/openapi.json",
         redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,
     )
     if opened is not None:
         app.state.limner = State(settings, opened)
@@ -90,9 +90,8 @@ def create_app(settings: Settings, opened: Database | None = None) -> FastAPI:
         app, include_in_schema=False
     )
     app.add_middleware(RequestLog)
-    app.include_router(meta.router)
-    for module in _V1:
-        app.include_router(module.router, prefix="/v1")
+    for module in (meta, *_V1):
+        add_routes(app, module.router)
     pages.install(app)
     openapi.install(app)
     return app

@@ -81,8 +81,11 @@ def authenticate(state: State, connection: Connection, request_id: str) -> Calle
     headers = Headers(scope=connection)
     token = None
     if is_page(connection["path"]):
-        key_id = connection["browser"].key_id
-        found = keys.find(state.database, None) if key_id is None else keys.in_force(state.database, key_id)
+        browser = connection["browser"]
+        if browser.key_id is None:
+            found = keys.find(state.database, None)
+        else:
+            found = keys.in_force(state.database, browser.key_id, browser.nonce)
     else:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         found = keys.find(state.database, token.strip() if scheme.lower() == "bearer" else None)

@@ -1,13 +1,18 @@
 """The header `Idempotency-Key`: an unsafe request that is sent again gets its response again, and changes nothing.
 
 Names of requests and the requests themselves are kept as keyed hashes: a client may put a user's id into them.
+A request that is under way gives signs of life, so that one whose server was killed can soon be sent again.
 """
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
 from urllib.parse import unquote
 
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +24,7 @@ from api.http.problems import Problem
 from api.http.sessions import is_page
 from api.http.state import State
 from store import audit, idempotency
+from store.errors import StoreError
 from store.idempotency import Stored
 
 HEADER = "Idempotency-Key"
@@ -30,7 +36,14 @@ _MOST_KEPT = 4 << 20
 _FAILED = 500
 
 
-class _Request(NamedTuple):
+@dataclass
+class _Request:
+    """A request under a name.
+
+    Attributes:
+        now: When it has begun, or last given a sign of life.
+    """
+
     state: State
     caller: Caller
     key_id: str
@@ -71,13 +84,35 @@ class Idempotency:
 
         kept = False
         try:
-            await self._app(scope, receive, collect)
+            async with _alive(request):
+                await self._app(scope, receive, collect)
             kept = await run_sync(_finish, request, messages)
         finally:
             if not kept:
                 await run_sync(_forget, request)
         for message in messages:
             await send(message)
+
+
+@asynccontextmanager
+async def _alive(request: _Request) -> AsyncIterator[None]:
+    """Give signs of life meanwhile, in a thread of its own: the others may all be busy."""
+    ended, own = asyncio.Event(), CapacityLimiter(1)
+
+    async def beat() -> None:
+        while not ended.is_set():
+            try:
+                await asyncio.wait_for(ended.wait(), idempotency.BEAT_S)
+            except TimeoutError:
+                with suppress(StoreError):  # the next one may get through
+                    request.now = await run_sync(_beat, request, limiter=own)
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        ended.set()
+        await beating  # one that is under way changes what `request.now` must be
 
 
 def _request(scope: Scope, key: str) -> _Request:
@@ -128,6 +163,10 @@ def _begin(request: _Request) -> Stored | None:
     if known == "other request":
         raise Problem(409, "idempotency-key", f"Another request was sent under this {HEADER}. Take a new one for it.")
     return known if isinstance(known, Stored) else None
+
+
+def _beat(request: _Request) -> datetime:
+    return idempotency.beat(request.state.database, request.key_id, request.key, request.now, runtime.now())
 
 
 def _finish(request: _Request, messages: list[Message]) -> bool:

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from fastapi import Path
 from pydantic import AfterValidator, BeforeValidator
 
-from store.records import MAX_ID
+from store.records import MAX_ID, NO_ID, NO_IDS
 
 
 def decoded(segment: str) -> str:
@@ -35,10 +35,21 @@ def storable(text: str) -> str:
     return text
 
 
+def addressable(text: str) -> str:
+    """Return the id.
+
+    Raises:
+        ValueError: No address can hold it.
+    """
+    if text in NO_IDS:
+        raise ValueError(NO_ID)
+    return storable(text)
+
+
 def _id(what: str, example: str) -> object:
     return Path(min_length=1, max_length=MAX_ID, description=f"The id of {what}, percent-encoded.", examples=[example])
 
 
-UserId = Annotated[str, BeforeValidator(decoded), AfterValidator(storable), _id("a user", "405")]
-ItemId = Annotated[str, BeforeValidator(decoded), AfterValidator(storable), _id("an item", "50")]
+UserId = Annotated[str, BeforeValidator(decoded), AfterValidator(addressable), _id("a user", "405")]
+ItemId = Annotated[str, BeforeValidator(decoded), AfterValidator(addressable), _id("an item", "50")]
 ClaimId = Annotated[str, BeforeValidator(decoded), AfterValidator(storable), _id("a claim", "c1")]

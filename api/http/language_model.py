@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import structlog
 
 from agent.chat import ChatClient
+from agent.endpoints import Servers
 from agent.errors import AgentError, ModelError
 from agent.models import resolve
 from agent.serving import Serving, serve, served
@@ -30,6 +31,7 @@ class LanguageModel:
         self._lock = threading.Lock()
         self._starter = ThreadPoolExecutor(1, "language-model")
         self._serving: Future[Serving] | None = None
+        self._known = Servers(runtime.servers(settings))  # a request leaves out what another has found dead
         self._closing = False
 
     @contextmanager
@@ -68,7 +70,7 @@ class LanguageModel:
     def _client(self) -> ChatClient:
         llm = self._settings.llm
         if llm.base_url:
-            return runtime.chat_at(self._settings, llm.base_url, llm.model)
+            return runtime.chat_at(self._settings, llm.base_url, llm.model, self._known)
         with self._lock:
             if self._serving is None or self._is_over(self._serving):
                 self._serving = self._starter.submit(self._start)

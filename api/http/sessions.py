@@ -1,7 +1,7 @@
 """Sessions of browsers: a signed cookie that stands for a key, and the token that each form of the pages sends.
 
-The key itself is not in the cookie. Whether the key is still in force is asked of the database with each request, so
-that revoking it ends the session.
+The key itself is not in the cookie. Whether the key is still in force, and the session was not signed out, is asked of
+the database with each request: revoking the key ends all its sessions, signing out ends one, copies of the cookie too.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class Session(NamedTuple):
 
     Attributes:
         key_id: Of the key that was shown; None: nobody has signed in.
-        nonce: Random; the token of its forms follows from it.
+        nonce: Random; it names the session, and the token of its forms follows from it.
         known: Whether the browser has its cookie already.
     """
 

@@ -75,6 +75,7 @@ class State:
         if resolve(self.settings.embedder.model, self.settings.home).pulled:
             with suppress(AgentError, RecommendError, StoreError):
                 self.embedder.embed(["warm"])
+                self.maps.get(self.embedder.name)
                 self.recommender()
 
     @property

@@ -4,16 +4,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import FileResponse, Response
 
 from api.http.auth import Reader
 from api.http.state import StateDep
-from api.pages.rendering import HEADERS, render
+from api.pages.rendering import HEADERS, page_router, render
 from api.run_report import FOLDER
 from store.errors import NotFoundError
 
-router = APIRouter()
+router = page_router()
 _MOST = 200
 _LONGEST = 512
 # A report is a page of its own, with its styles inside: it may be shown, and do nothing.

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
@@ -23,10 +23,10 @@ from api.http.routes.jobs import (
 )
 from api.http.routes.models import Training, train_model
 from api.http.state import StateDep
-from api.pages.rendering import is_swap, render, see
+from api.pages.rendering import is_swap, page_router, render, see
 from store.records import MAX_ID
 
-router = APIRouter()
+router = page_router()
 _JOBS, _ITEMS = 30, 50
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Form, Path, Query, Request
+from fastapi import Form, Path, Query, Request
 from pydantic import AfterValidator, Field
 from sqlmodel import Session
 from starlette.responses import Response
@@ -17,14 +17,14 @@ from api.http.routes.claims import Corrected, CorrectionId, make_change
 from api.http.routes.profiles import ProfileVersion, consenting, diff_profile, list_profile_versions
 from api.http.state import State, StateDep
 from api.pages import likeness_view
-from api.pages.rendering import is_swap, render, see, segment
+from api.pages.rendering import is_swap, page_router, render, see, segment
 from api.queue import enqueue_profiles
 from recommend.comparing import TOP
 from recommend.contract import Recommendations
 from recommend.errors import NoModelError
 from store import corrections, declared, timeline
 
-router = APIRouter()
+router = page_router()
 _VERSIONS = 50
 
 Words = Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(own_words), Form()]

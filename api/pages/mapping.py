@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
+from threadpoolctl import threadpool_limits
 
 from agent.catalogue import unit
 from agent.words import title_of
@@ -120,7 +121,8 @@ class Maps:
                 began = time.monotonic()
                 with self._database.session() as session:
                     wanted = overview.some_users(session, MOST_USERS)
-                self._kept = _Kept(began, wanted, self._draw(model, wanted))
+                with threadpool_limits(1):  # among so few points, threads would mostly wait for each other
+                    self._kept = _Kept(began, wanted, self._draw(model, wanted))
             return self._kept.map
 
     def _holds(self, kept: "_Kept") -> bool:
@@ -215,7 +217,10 @@ def segments(placed: Matrix, seed: int) -> tuple[Ints, float]:
 
 
 def _names(claims: ClaimVectors, user_ids: list[str], labels: Ints, order: list[int]) -> dict[int, list[str]]:
-    """Name each segment by the likes nearest to what tells its mean from everyone's; frequent ones count more."""
+    """Name each segment by the likes nearest to what tells its mean from everyone's; frequent ones count more.
+
+    What a user has said in their own words names no segment: others would read it.
+    """
     label_of = dict(zip(user_ids, labels.tolist(), strict=True))
     liked = [n for n in np.flatnonzero(claims.strengths > 0) if claims.user_ids[n] in label_of]
     spread = claims.vectors[liked].astype(np.float64)
@@ -227,9 +232,11 @@ def _names(claims: ClaimVectors, user_ids: list[str], labels: Ints, order: list[
         near = (spread[own] - centre) @ direction
         worth: dict[str, float] = {}
         for place, score in zip(own, near.tolist(), strict=True):
-            name = claims.names[liked[place]]
-            worth[name] = worth.get(name, 0.0) + score
-        found[label] = _varied(sorted(worth, key=lambda name: (-worth[name], name)))
+            if claims.wordings[liked[place]] != "user":
+                name = claims.names[liked[place]]
+                worth[name] = worth.get(name, 0.0) + score
+        names = _varied(sorted(worth, key=lambda name: (-worth[name], name)))
+        found[label] = names or [f"Segment {len(found) + 1}"]
     return found
 
 

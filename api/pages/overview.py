@@ -2,7 +2,7 @@
 
 from typing import Annotated, NamedTuple
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import AfterValidator
 from starlette.responses import Response
 
@@ -16,12 +16,12 @@ from api.http.routes.items import read_item
 from api.http.routes.search import search_users
 from api.http.routes.users import list_users
 from api.http.state import StateDep
-from api.pages.rendering import is_swap, render
+from api.pages.rendering import is_swap, page_router, render
 from store import figures, jobs, models, overview
 from store.jobs import Tally
 from store.tables import JobRow
 
-router = APIRouter()
+router = page_router()
 _USERS, _FOUND, _RECENT = 50, 20, 50
 
 Sought = Annotated[str, Query(max_length=1_000), AfterValidator(storable)]

@@ -2,18 +2,18 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from api.http.auth import UserReader
 from api.http.ids import ItemId, UserId
 from api.http.routes.recommendations import Without
 from api.http.state import StateDep
-from api.pages.rendering import is_swap, render
+from api.pages.rendering import is_swap, page_router, render
 from recommend.contract import Explanation
 from recommend.service import Request as Asked
 
-router = APIRouter()
+router = page_router()
 _LISTED, _PARTS = 20, 10
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
-from fastapi import Depends, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Scope
 
@@ -138,7 +138,7 @@ def see(path: str) -> RedirectResponse:
 
 
 async def own_form(request: Request) -> None:
-    """Refuse a form that is not of one of our pages (403); a dependency of all page routes."""
+    """Refuse a form that is not of one of our pages (403)."""
     if request.method not in UNSAFE:
         return
     state: State = request.app.state.limner
@@ -148,4 +148,6 @@ async def own_form(request: Request) -> None:
         raise Problem(403, "token", "This form is too old, or none of ours. Load the page anew, and try again.")
 
 
-OWN_FORM = Depends(own_form)
+def page_router() -> APIRouter:
+    """Return a router for pages: they are not in the description, and take forms of ours only."""
+    return APIRouter(include_in_schema=False, dependencies=[Depends(own_form)])

@@ -1,12 +1,13 @@
 """All pages, and the files that they load."""
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from api.http.routing import add_routes
 from api.pages import evaluation, jobs, likeness, map_page, overview, problems, recommendations, signing_in
-from api.pages.rendering import OWN_FORM, STATIC
+from api.pages.rendering import STATIC
 
 _A_YEAR = "public, max-age=31536000, immutable"
 
@@ -23,9 +24,7 @@ class _Files(StaticFiles):
 
 def install(app: FastAPI) -> None:
     """Add the pages to an app."""
-    router = APIRouter(include_in_schema=False, dependencies=[OWN_FORM])
     for module in (signing_in, overview, likeness, recommendations, jobs, evaluation, map_page):
-        router.include_router(module.router)
-    app.include_router(router)
+        add_routes(app, module.router)
     app.mount("/static", _Files(directory=STATIC), name="static")
     app.state.problem_page = problems.answer

@@ -1,18 +1,20 @@
 """Signing in with a key, and out."""
 
+from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Form, Request
+from fastapi import Form, Request
 from starlette.responses import Response
 
+from api import runtime
 from api.http.auth import caller_of
-from api.http.sessions import COOKIE, is_page
+from api.http.sessions import COOKIE, SECONDS, is_page
 from api.http.state import StateDep
-from api.pages.rendering import home_of, keep, render, see
+from api.pages.rendering import home_of, keep, page_router, render, see
 from store import keys
 
-router = APIRouter()
+router = page_router()
 
 
 @router.get("/sign-in")
@@ -39,8 +41,12 @@ def sign_in(
 
 
 @router.post("/sign-out")
-def sign_out() -> Response:
-    """End the session."""
+def sign_out(request: Request, state: StateDep) -> Response:
+    """End the session, in the browser and for whoever has a copy of its cookie."""
+    browser = request.scope["browser"]
+    if browser.key_id is not None:
+        with state.database.session() as session:
+            keys.end_session(session, browser.nonce, runtime.now(), timedelta(seconds=SECONDS))
     response = see("/sign-in")
     response.delete_cookie(COOKIE, path="/")
     return response

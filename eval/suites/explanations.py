@@ -62,6 +62,7 @@ NOTE = (
 
 METRICS: dict[str, tuple[str, Better]] = {
     "additive error": ("By how much the sum of all parts is off the served score, over the score.", "lower"),
+    "adds up": ("Share of users with all parts within 0.00001 of the score, for each of the ten best items.", "higher"),
     "deletion area": (
         "Mean share of the score that is left after 0 to 10 deletions, the first reasons first.",
         "lower",
@@ -136,6 +137,7 @@ class _Suite:
         someone = sentences.person(self.world, self.model, written, self.embedder)
         told = sentences.tell(someone, case.row, self.titles, self.options.language)
         self._add_told(told, written)
+        self._add(OURS, {"adds up": float(sentences.adds_up(someone))})
         for name, repeated in self.explainers.items():
             orders = [case.used[np.argsort(-explain(case), kind="stable")] for explain in repeated]
             walks = [

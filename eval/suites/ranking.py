@@ -1,12 +1,12 @@
 """The ranking suite: how good recommendations are on held-out events, by protocol, beside baselines and ablations.
 
 All items are ranked but those that are known of the user; an item is relevant if its event weighs more than 0 (a rating
-of 4 or 5). Ties in time and in scores are in random order, by seed. With `trials` the recommenders are tuned, each with
-the same budget, on the training part of the first seed, cut once more in the same way; without, they have fixed
-parameters. A sample of users with fixed parameters is the quick run, which keeps to the cuts by time.
+of 4 or 5). Ties in time and in scores are in random order, by seed. With `trials` the recommenders are tuned for a
+protocol, each with the same budget, on the training part of the first seed, cut once more in the same way; without,
+they have fixed parameters. A sample of users with fixed parameters is the quick run, which keeps to the cuts by time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from eval.findings import Curve, Figure, Findings, PairedTest, Tell, figure, pai
 from eval.interactions import Bools, Floats, Interactions, Ints
 from eval.options import Options
 from eval.ranking_terms import PROTOCOLS, better, describe, unit
-from eval.recommenders import ABLATIONS, FIXED, NULLS, RECOMMENDERS, Given, null
+from eval.recommenders import ABLATIONS, FIXED, NULLS, RECOMMENDERS, SEQUENTIAL, Given, Recommender, null
 from eval.remembering import Remembering
 from eval.segments import segments
 from eval.stats import pooled, user_differences
@@ -36,9 +36,11 @@ MAIN = "ndcg@10"
 OF_ABLATIONS = (MAIN, "recall@10")
 SAMPLED, NEGATIVES = "1 + 99", 99
 FEWEST = 10
-"""Users whom a paired test, and ratings whom an error, takes at least."""
+"""Users whom a paired test and a search, and ratings whom an error, takes at least."""
 PLOTTED = ("later visit", "global time", "new users")
-TUNED_ON: dict[Cut, str] = {cuts.last_events: "later visit", cuts.last_days: "global time"}
+LATER = "later visit"
+TUNED_ON: dict[str, Cut] = {LATER: cuts.last_events, "same sitting": cuts.last_events, "global time": cuts.last_days}
+"""The protocols that parameters are chosen for, by their cuts; all others have those of later visits."""
 
 
 def run(world: World, embedder: Embedder, options: Options, tell: Tell) -> Findings:
@@ -94,7 +96,7 @@ class _Suite:
     options: Options
     tell: Tell
     found: dict[str, _Found] = field(default_factory=dict)
-    points: dict[Cut, dict[str, Point]] = field(default_factory=dict)
+    points: dict[str, dict[str, Point]] = field(default_factory=dict)
     shown: list[Figure] = field(default_factory=list)
     full: Claims | None = None
 
@@ -125,9 +127,10 @@ class _Suite:
     def _measure_cut(self, cut: Cut, place: int) -> None:
         seed = self.options.seed + place
         parts = cut(self.world.interactions, seed)
-        sample = self.options.sample(np.unique(np.concatenate([_askable(part) for part in parts])))
+        askable = [np.unique(np.concatenate([part.askable(protocol) for protocol in part.asked])) for part in parts]
+        sample = self.options.sample(np.unique(np.concatenate(askable)))
         for number, part in enumerate(parts, 1):
-            users = np.intersect1d(sample, _askable(part))
+            users = np.intersect1d(sample, askable[number - 1])
             if not len(users) or not (part.train.weight > 0).any():
                 continue
             of = f"seed {place + 1}, part {number} of {len(parts)}, {len(users)} users"
@@ -138,16 +141,23 @@ class _Suite:
                 found = self.found.setdefault(protocol, _Found(len(self.world.user_ids)))
                 for name, inside in members.items() if not place else ():
                     found.segments.setdefault(name, np.zeros(found.n_users, dtype=np.bool_))[users] = inside
-            for model, scores in self._scored(given, self._points(cut, part), seed):
-                for protocol, asked in part.asked.items():
-                    self._measure(protocol, model, given, asked, scores, place)
-                if cut is cuts.last_days and not place and model in RECOMMENDERS:
-                    since = float(part.asked["global time"].time.min())
-                    self.shown += showing.figures(self.world, model, given.users, scores, since, seed)
+            for points, protocols in self._points(part):
+                for model, scores in self._scored(cut, given, points, seed):
+                    for protocol in protocols:
+                        self._measure(protocol, model, given, part.asked[protocol], scores, place)
+                    if cut is cuts.last_days and not place and model in self.recommenders:
+                        since = float(part.asked["global time"].time.min())
+                        self.shown += showing.figures(self.world, model, given.users, scores, since, seed)
 
-    def _scored(self, given: Given, points: dict[str, Point], seed: int) -> Iterator[tuple[str, Floats]]:
+    @property
+    def recommenders(self) -> dict[str, Recommender]:
+        return RECOMMENDERS | (SEQUENTIAL if self.options.sequential else {})
+
+    def _scored(self, cut: Cut, given: Given, points: dict[str, Point], seed: int) -> Iterator[tuple[str, Floats]]:
         ours = points[OURS]
-        for name, recommend in RECOMMENDERS.items():
+        for name, recommend in self.recommenders.items():
+            if name in SEQUENTIAL and cut not in cuts.BY_TIME:
+                continue
             yield name, recommend(given, ours if name == "profile and crowd" else points.get(name, {}), seed)
         for name, change in ABLATIONS.items():
             yield name, recommenders.fused(given, ours | change, seed)
@@ -167,7 +177,7 @@ class _Suite:
         hits = metrics.hits_of(top, relevant, excluded)
         values = {f"{name}@{k}": of(hits.at(k)) for k in KS for name, of in metrics.METRICS.items()}
         found = self.found[protocol]
-        if model not in RECOMMENDERS:
+        if model not in self.recommenders:
             values = {name: values[name] for name in OF_ABLATIONS}
         else:
             values["auc"] = metrics.auc(scores, relevant, excluded)
@@ -207,30 +217,33 @@ class _Suite:
     def _template(self, events: Interactions) -> Claims:
         return self.world.template_claims(events, self.embedder, self.options.language)
 
-    def _points(self, cut: Cut, part: Part) -> dict[str, Point]:
-        """Return the parameters of a cut; those that are not by time have those of the last 20 %."""
+    def _points(self, part: Part) -> Iterator[tuple[dict[str, Point], list[str]]]:
+        """Yield parameters, and the protocols of a part that are measured with them."""
+        groups: dict[str, list[str]] = {}
+        for protocol in part.asked:
+            if len(part.askable(protocol)):
+                groups.setdefault(protocol if protocol in TUNED_ON else LATER, []).append(protocol)
         if not self.options.trials:
+            yield FIXED, [protocol for protocols in groups.values() for protocol in protocols]
+            return
+        for tuned_on, protocols in groups.items():
+            if tuned_on not in self.points:
+                self.points[tuned_on] = self._tuned(tuned_on, part.train)
+            yield self.points[tuned_on], protocols
+
+    def _tuned(self, protocol: str, train: Interactions) -> dict[str, Point]:
+        """Search on a cut of training events; where too few users can be asked, parameters are the fixed ones."""
+        inner = TUNED_ON[protocol](train, self.options.seed)[0]
+        users = inner.askable(protocol)
+        if len(users) < FEWEST:
+            self.tell(f"ranking: too few users to tune for {protocol}: parameters are fixed")
             return FIXED
-        if cut not in self.points:
-            self.points[cut] = self._tuned(cut, part) if cut in TUNED_ON else self.points[cuts.last_events]
-        return self.points[cut]
-
-    def _tuned(self, cut: Cut, part: Part) -> dict[str, Point]:
-        inner = cut(part.train, self.options.seed)[0]
-        asked = inner.asked[TUNED_ON[cut]]
-        given = Given(self.world, inner.train, inner.known, self._claims(inner), np.unique(asked.user))
-        self.tell(f"ranking: tuning for {TUNED_ON[cut]}, {self.options.trials} trials for each recommender")
-        relevant = asked.take(asked.weight > 0).matrix()[given.users]
-
-        def measured(model: str) -> Callable[[Point], float]:
-            def measure(point: Point) -> float:
-                rng = np.random.default_rng(self.options.seed)
-                scores = RECOMMENDERS[model](given, point, self.options.seed)
-                return metrics.mean(metrics.ndcg(metrics.rank(scores, relevant, given.seen, LISTED, rng)))
-
-            return measure
-
-        return recommenders.tune(measured, self.options.trials)
+        given = Given(self.world, inner.train, inner.known, self._claims(inner), users)
+        trials = f"{self.options.trials} trials for each recommender, {len(users)} users"
+        self.tell(f"ranking: tuning for {protocol}, {trials}")
+        return recommenders.tune(
+            recommenders.validation(given, inner.asked[protocol], self.options.seed), self.options.trials
+        )
 
     def _figures(self) -> Iterator[Figure]:
         for protocol, found in self.found.items():
@@ -242,7 +255,7 @@ class _Suite:
                         yield figure(
                             values, metric=metric, subject=model, better=better(metric), unit=unit(metric), **of
                         )
-                if model in RECOMMENDERS:
+                if model in self.recommenders:
                     for segment in found.segments:
                         values = found.values(model, MAIN, segment)
                         if _known(values):
@@ -268,7 +281,9 @@ class _Suite:
                 ours = found.values(OURS, MAIN, segment)
                 if _known(ours) < FEWEST:
                     continue
-                others = [name for name in found.by_user if name != OURS and (segment is None or name in RECOMMENDERS)]
+                others = [
+                    name for name in found.by_user if name != OURS and (segment is None or name in self.recommenders)
+                ]
                 pairs = [(OURS, other, ours, found.values(other, MAIN, segment)) for other in others]
                 of = {} if segment is None else {"segment": segment}
                 yield from paired_tests(pairs, suite=SUITE, protocol=protocol, metric=MAIN, **of)
@@ -277,9 +292,10 @@ class _Suite:
         for protocol in PLOTTED:
             if protocol not in self.found:
                 continue
-            for model in RECOMMENDERS:
+            found = self.found[protocol]
+            for model in [name for name in self.recommenders if name in found.by_user]:
                 ks = range(1, DEEPEST + 1)
-                means = [float(np.nanmean(self.found[protocol].values(model, f"curve {k}"))) for k in ks]
+                means = [float(np.nanmean(found.values(model, f"curve {k}"))) for k in ks]
                 yield Curve(
                     suite=SUITE, title=f"NDCG by length of the list, {protocol}", subject=model, x_label="k",
                     y_label="NDCG@k", x=tuple(map(float, ks)), y=tuple(means),
@@ -313,18 +329,22 @@ class _Suite:
         notes = [of_all]
         if o.trials:
             chosen = "; ".join(
-                f"{TUNED_ON[cut]}: " + ", ".join(f"{name} {_shown(point)}" for name, point in points.items())
-                for cut, points in self.points.items()
-                if cut in TUNED_ON
+                f"{protocol}: " + ", ".join(f"{name} {_shown(point)}" for name, point in points.items())
+                for protocol, points in self.points.items()
             )
             notes.append(
-                f"Ranking: every recommender with parameters had {o.trials} trials on the training part, cut again; "
-                f"same sitting, leave one out, new users and per item have the parameters of later visits. {chosen}."
+                f"Ranking: every recommender with parameters had {o.trials} trials on the training part, cut again, "
+                "for later visits, same sitting and global time each; all other protocols have the parameters of later "
+                f"visits. {chosen}."
             )
         else:
             notes.append("Ranking: parameters are fixed, from searches on MovieLens-100K; `--trials` searches anew.")
         if quick:
             notes.append("Ranking: a sample of users without a search keeps to the cuts by time.")
+        if o.sequential:
+            notes.append(
+                "Ranking: SASRec keeps to the cuts by time, and has fixed settings, also where the others are tuned."
+            )
         notes.append(f"Ranking: {'; '.join(f'{name}, {what}' for name, what in SUBJECTS.items())}.")
         return tuple(notes)
 
@@ -334,11 +354,6 @@ SUBJECTS = {
     "profile and crowd": "what the service gives to a user with a profile and no events",
     "fused": "what it gives with both",
 }
-
-
-def _askable(part: Part) -> Ints:
-    """Return who likes something that is asked."""
-    return np.unique(np.concatenate([asked.user[asked.weight > 0] for asked in part.asked.values()]))
 
 
 def _known(values: Floats) -> int:

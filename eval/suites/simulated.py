@@ -123,8 +123,7 @@ class _Interests:
             for level in s.levels
         }
         note = (
-            f"{FACTORS}: item vectors with factors that iALS learns from {CROWD} other users, as "
-            "`agent.catalogue.item_vectors` takes them; no profile of the store is made so. "
+            f"{FACTORS}: item vectors with factors learned from {CROWD} other users, as `limner themes learn` does. "
             f"{HISTOGRAM}: with the bound on the number of claims (2 to 9) that suits it best, set with the truth at "
             "hand for each level and language."
         )

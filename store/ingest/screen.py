@@ -9,7 +9,7 @@ import polars as pl
 from store.ingest.columns import Plan
 from store.ingest.raw import RawBatch
 from store.ingest.rejects import Reject
-from store.records import MAX_ID, MAX_TEXT
+from store.records import MAX_ID, MAX_TEXT, NO_ID, NO_IDS
 
 Reason = str | Callable[[str], str]
 
@@ -59,8 +59,9 @@ class Screen:
         self.reject(field, column.str.contains("\0", literal=True), "holds a NUL character")
 
     def check_identifier(self, field: str) -> None:
-        """Rejects identifiers that are too long or that PostgreSQL cannot hold."""
+        """Rejects identifiers that are too long, or that PostgreSQL or an address cannot hold."""
         self.check_text(field, MAX_ID)
+        self.reject(field, self.frame[field].is_in(sorted(NO_IDS)), NO_ID)
 
     def numbers(self, field: str) -> pl.Series:
         """The field as floats; rejects what is no finite number."""

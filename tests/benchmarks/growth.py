@@ -3,9 +3,9 @@
     python -m tests.benchmarks.growth [--users 1000 10000 100000] [--events 20] [--llm] [--out FILE]
 
 Users are simulated, and the template writes. With `--llm` the scripted model's server does, a process of its own that
-answers each call after a fixed time; the verifier refuses many of its words on simulated users, so that its runs may
-stop for their quality. Each command is a process of its own, and its time includes its start. Weights of the embedder
-are those of the data directory of the settings. Memory is the command's peak, without the database server's.
+answers each call after a fixed time, in words made of the traits that the prompt names. Each command is a process of
+its own, and its time includes its start and, in the first run, that of embedding the items. Weights of the embedder are
+those of the data directory of the settings. Memory is the command's peak, without the database server's.
 """
 
 import argparse
@@ -82,7 +82,10 @@ def measure(users: int, events: float, writer: str) -> dict[str, Any]:
 
 def shown(figures: Mapping[str, float]) -> str:
     """Write figures in a line."""
-    return f"{figures['seconds']:8.1f} s  {figures['peak_mb']:6,.0f} MB  {figures['calls']:8,} calls"
+    return (
+        f"{figures['seconds']:8.1f} s  {figures['cpu']:8.1f} s of CPU  {figures['peak_mb']:6,.0f} MB  "
+        f"{figures['calls']:8,} calls"
+    )
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from agent.profiling import Profiler, Report
 from agent.unit import ModelInfo
 from agent.verify import Repetition
 from agent.writer import LlmWriter
-from api.runtime import language_model, profiler
+from api.runtime import batch_model, profiler
 from api.settings import Settings
 from store import profiles
 from store.database import Database
@@ -57,6 +57,7 @@ def measure(settings: Settings, users: int = 300, *, real: bool = False) -> dict
         writes = stack.enter_context(profiler(settings, made.database, with_llm=False))
         writes.llm = stack.enter_context(writing(settings, writes, found.path, real=real))
         first = run(writes, ids)
+        ids = sorted(first.written)  # a weak model fails some, who would be written from the start again
         old = read(made.database, ids)
         load_rows(made, settings, after)
         second = run(writes, ids)
@@ -80,6 +81,7 @@ def measure(settings: Settings, users: int = 300, *, real: bool = False) -> dict
             "Anew: users whose themes were formed anew.",
         ],
         "users": len(ids),
+        "failed": first.failed,
         "real": real,
     }
 
@@ -114,7 +116,7 @@ def writing(
     with ExitStack() as stack:
         chat: ChatModel
         if real:
-            chat, info = stack.enter_context(language_model(settings))
+            chat, info = stack.enter_context(batch_model(settings))
         else:
             server = stack.enter_context(ScriptedLLM(counted(AutoTokenizer.from_pretrained(weights))))
             chat, info = OpenAIChat(server.url, MODEL), ModelInfo(MODEL)

@@ -40,7 +40,8 @@ from tests.scripted_llm import MODEL, Reply, Request, ScriptedLLM, honest, slow
 TARGETS = ("command", "worker", "database", "model")
 CONCURRENCY = 8
 _ANSWER_S = 0.25
-_PATIENCE_S = 180.0
+_PATIENCE_S, _REAL_PATIENCE_S = 180.0, 6 * 3_600.0  # for anything to come about; a real model writes for hours
+_LONGEST_WAIT_S, _REAL_LONGEST_WAIT_S = 2.0, 15.0  # from the first user written to the kill
 _SETTINGS = {
     "WORKER__HEARTBEAT_S": "1", "WORKER__STALLED_S": "2.5", "WORKER__TRIES": "50",
     "BATCH__CONCURRENCY": str(CONCURRENCY), "LLM__USERS_AT_ONCE": str(CONCURRENCY // 2),
@@ -70,7 +71,7 @@ class Outcome(NamedTuple):
         after: Attempts that began after their user was written.
         calls: That the model's server got; None if it does not count.
         paid: Calls that stored profiles rest on.
-        second: Calls of a second run, over unchanged data.
+        second: Attempts of a second run, over unchanged data.
     """
 
     rounds: list[Round]
@@ -82,7 +83,7 @@ class Outcome(NamedTuple):
     after: int
     calls: int | None
     paid: int
-    second: int | None
+    second: int
 
     @property
     def under_way(self) -> int:
@@ -101,7 +102,7 @@ class Outcome(NamedTuple):
             "more users were under way than may be": any(r.under_way > CONCURRENCY for r in self.rounds),
             "work was done twice that was not under way": self.calls is not None
             and not self.paid <= self.calls <= self.paid + per_user * self.under_way,
-            "a second run has asked the model": bool(self.second),
+            "a second run has begun users": self.second > 0,
         }
         return [what for what, holds in wrong.items() if holds]
 
@@ -138,7 +139,7 @@ class Model:
             self._process = subprocess.Popen(
                 self._argv, env=os.environ | self._env, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
             )
-        until(self._answers, f"the model's server to answer (see {self._log})")
+        until(self._answers, f"the model's server to answer (see {self._log})", _PATIENCE_S)
 
     def _answers(self) -> bool:
         try:
@@ -163,7 +164,9 @@ class Scene:
     """A data directory with its own database, a model's server, and what is to be killed."""
 
     def __init__(self, home: Path, real: str | None, seed: int, say: Say) -> None:
-        self._home, self._say, self._real = home, say, real
+        self._home, self._say = home, say
+        self._patience_s = _PATIENCE_S if real is None else _REAL_PATIENCE_S
+        self._longest_wait_s = _LONGEST_WAIT_S if real is None else _REAL_LONGEST_WAIT_S
         self._rng = random.Random(seed)  # noqa: S311
         self.model = Model(home, real)
         self._settings = _SETTINGS | {"LLM__BASE_URL": self.model.url, "LLM__MODEL": self.model.name}
@@ -211,13 +214,13 @@ class Scene:
 
     def _done(self, *args: str) -> int:
         with self._running(*args) as process:
-            return process.wait(_PATIENCE_S)
+            return process.wait(self._patience_s)
 
     def begin(self, users: int) -> None:
         """Store the users, and a run for them: the first command is killed as soon as the run is there."""
         add_crowd(self.database, users)
         with self._running("batch", "run", "--all", "--no-policy"):
-            until(lambda: bool(self.rows("select 1 from jobs")), "the run to begin")
+            until(lambda: bool(self.rows("select 1 from jobs")), "the run to begin", _PATIENCE_S)
         with self.database.session() as session:
             self._job_id = runs.latest(session)
 
@@ -228,8 +231,8 @@ class Scene:
             self._until_done("batch", "resume", self._job_id, "--no-wait")
         args = ["worker", "--concurrency", "2"] if target == "worker" else ["batch", "resume", self._job_id]
         with self._running(*args) as process:
-            until(lambda: self.written() > before or process.poll() is not None, "the run to go on")
-            time.sleep(self._rng.uniform(0.0, 2.0))
+            until(lambda: self.written() > before or process.poll() is not None, "the run to go on", self._patience_s)
+            time.sleep(self._rng.uniform(0.0, self._longest_wait_s))
             if process.poll() is not None:
                 raise RuntimeError(f"{args} ended before anything was killed; see {self._home}/commands.log")
             under_way = self._under_way()
@@ -239,7 +242,7 @@ class Scene:
                 self.model.kill()
             else:
                 os.kill(self._postmaster(), signal.SIGKILL)
-            code = process.wait(_PATIENCE_S)
+            code = process.wait(self._patience_s)
         if target in {"database", "model"} and code != Ended.OUT_OF_REACH:
             raise RuntimeError(f"the command ended with {code}, and not with 5, as the {target} was killed")
         if target == "database":
@@ -256,7 +259,7 @@ class Scene:
 
     def _until_done(self, *args: str) -> None:
         """Run a command until it is not refused: workers that were killed are thought to live for a while."""
-        until(lambda: self._done(*args) == 0, f"{' '.join(args)} to be done", pause=1.0)
+        until(lambda: self._done(*args) == 0, f"{' '.join(args)} to be done", self._patience_s, pause=1.0)
 
     def end(self) -> None:
         """Go on until nothing is left."""
@@ -284,25 +287,26 @@ class Scene:
             after=int(self.rows(_AFTER)[0][0]),
             calls=calls,
             paid=int(self.rows(_PAID)[0][0]),
-            second=None,
+            second=0,
         )
         self._until_done("batch", "run", "--all", "--no-policy")
-        return found if calls is None else found._replace(second=(self.model.calls or 0) - calls)
+        return found._replace(second=int(self.rows(_ATTEMPTS)[0][0]) - sum(found.attempts.values()))
 
 
 _AFTER = """
 select count(*) from attempts a join attempts w using (user_id)
 where w.outcome = 'written' and w.attempt_id < a.attempt_id
 """
+_ATTEMPTS = "select count(*) from attempts"
 _PAID = "select count(*) from llm_calls c join attempts a using (attempt_id) where a.outcome = 'written'"
 
 
-def until(holds: Callable[[], bool], what: str, pause: float = 0.05) -> None:
+def until(holds: Callable[[], bool], what: str, patience_s: float, pause: float = 0.05) -> None:
     """Wait until something holds."""
-    end = time.monotonic() + _PATIENCE_S
+    end = time.monotonic() + patience_s
     while not holds():
         if time.monotonic() > end:
-            raise TimeoutError(f"waited {_PATIENCE_S:.0f} s for {what}")
+            raise TimeoutError(f"waited {patience_s:.0f} s for {what}")
         time.sleep(pause)
 
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Asked:
     ended: float
     usage: Usage
     outcome: str
+    cause: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return it for the offline engine."""
@@ -79,17 +80,17 @@ class Recorder:
 
     async def ask(self, messages: Sequence[Message], schema: type[Answer], max_tokens: int) -> tuple[Answer, Usage]:
         """Ask the model."""
-        began, usage, outcome = time.perf_counter(), Usage(0, 0, 0.0), "ok"
+        began, usage, outcome, cause = time.perf_counter(), Usage(0, 0, 0.0), "ok", ""
         try:
             answer, usage = await self._chat.ask(messages, schema, max_tokens)
         except ChatError as error:
-            usage, outcome = error.usage, error.outcome
+            usage, outcome, cause = error.usage, error.outcome, str(error)
             raise
         else:
             return answer, usage
         finally:
             ended = time.perf_counter()
-            self.asked.append(Asked(tuple(messages), schema, max_tokens, began, ended, usage, outcome))
+            self.asked.append(Asked(tuple(messages), schema, max_tokens, began, ended, usage, outcome, cause))
 
     async def aclose(self) -> None:
         """Close the model's connections."""
@@ -184,8 +185,7 @@ def write_profiles(settings: Settings, made: Scratch, model: Resolved, users: Se
             judge = Repetition(writes.embedder.embed)
             writes.llm = (LlmWriter(recorder, judge, settings.language, settings.llm.writer), ModelInfo(model.name))
             report = asyncio.run(_write(writes, chat, users))
-    if report.stopped_by or any(asked.outcome in _BROKEN for asked in recorder.asked):
-        raise RuntimeError(f"the engine did not answer: {report.stopped_by}")
+            require_answers(recorder.asked)
     return recorder, report
 
 
@@ -202,9 +202,21 @@ def replay(settings: Settings, made: Scratch, model: Resolved, requests: Sequenc
     with engine(settings, made, model) as chat:
         recorder = Recorder(chat)
         seconds = asyncio.run(_replay(recorder, requests))
-    if any(asked.outcome in _BROKEN for asked in recorder.asked[1:]):
-        raise RuntimeError("the engine did not answer all requests")
+        require_answers(recorder.asked)
     return recorder.asked[1:], seconds
+
+
+def require_answers(requests: Sequence[Asked]) -> None:
+    """Refuse figures of a run in which the engine did not answer all requests.
+
+    Raises:
+        RuntimeError: It did not.
+    """
+    broken = [asked for asked in requests if asked.outcome in _BROKEN]
+    if broken:
+        first = min(asked.began for asked in requests)
+        told = "\n".join(f"  {a.began - first:.1f} s to {a.ended - first:.1f} s: {a.cause}" for a in broken)
+        raise RuntimeError(f"the engine did not answer {len(broken)} of {len(requests)} requests:\n{told}")
 
 
 async def _replay(recorder: Recorder, requests: Sequence[Asked]) -> float:
@@ -217,24 +229,29 @@ async def _replay(recorder: Recorder, requests: Sequence[Asked]) -> float:
 
 
 async def send(chat: ChatModel, asked: Asked) -> None:
-    """Send a request; what the model makes of it does not matter, but it must answer."""
-    try:
+    """Send a request; what comes of it does not matter here: see `require_answers`."""
+    with suppress(ChatError):
         await chat.ask(asked.messages, asked.schema, asked.max_tokens)
-    except ChatError as error:
-        if error.outcome in _BROKEN:
-            raise
 
 
 @contextmanager
 def engine(settings: Settings, made: Scratch, model: Resolved) -> Iterator[OpenAIChat]:
-    """Serve the model for us alone: its locks are in the scratch directory, so that no running server is joined."""
+    """Serve the model for us alone: its locks are in the scratch directory, so that no running server is joined.
+
+    Raises:
+        RuntimeError: Something went wrong meanwhile; the message ends with the last of the server's log.
+    """
     limits: dict[str, Any] = {
-        "timeout_s": settings.llm.timeout_s,
+        "timeout_s": settings.batch.timeout_s,
+        "batch_timeout_s": settings.batch.timeout_s,
         "concurrency": settings.batch.concurrency,
         "attempts": 1,  # a second try would hide seconds
     }
     with serve(model, made.home, ServeSettings()) as serving:
-        yield OpenAIChat(serving.base_url, serving.model, priorities=serving.priorities, **limits)
+        try:
+            yield OpenAIChat(serving.base_url, serving.model, priorities=serving.priorities, **limits)
+        except Exception as error:
+            raise RuntimeError(f"{error}\nThe end of the server's log:\n{tail(serving.log)}") from error
 
 
 def run_offline(model: Resolved, requests: Sequence[Asked], folder: Path) -> dict[str, Any]:
@@ -269,10 +286,14 @@ def run_module(name: str, work: dict[str, Any], folder: Path, env: Mapping[str, 
     with log.open("wb") as output:
         subprocess.run(command, env=os.environ | env, stdout=output, stderr=subprocess.STDOUT, check=False)
     if not result.is_file():
-        tail = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]
-        raise RuntimeError(f"{name} gave no result. Its last output:\n{tail}")
+        raise RuntimeError(f"{name} gave no result. Its last output:\n{tail(log)}")
     found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return found
+
+
+def tail(log: Path) -> str:
+    """Return the end of a log."""
+    return log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]
 
 
 def row(way: str, users: int, seconds: float, tokens: Sequence[int], offline_s: float) -> dict[str, Any]:

@@ -47,6 +47,9 @@ def main(url: str, user: str, item: str, folder: str, *only: str) -> None:
             for name, path in pages(user, item).items():
                 if not only or name in only:
                     page.goto(url + path, wait_until="networkidle", timeout=60_000)
+                    if name == "evaluation":  # the latest report; `limner eval run` makes one
+                        page.locator(".ids a").first.click()
+                        page.wait_for_load_state("networkidle")
                     shoot(page, Path(folder) / f"{name}-{look}.png", full_page=name != "likeness")
             if look != "phone":
                 for name, act in ACTS.items():

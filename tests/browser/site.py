@@ -6,6 +6,7 @@ no error in its console and must have asked no other host for anything.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,10 +23,15 @@ from sqlalchemy import make_url, text
 
 import api.runtime
 from api.http.app import create_app
+from api.queue import enqueue_profiles
+from api.run_report import FOLDER
 from api.settings import WorkerSettings
 from api.training import train_model
 from api.worker import Worker
+from eval import report
+from eval.html import to_page
 from recommend.parameters import Parameters
+from store import jobs
 from store.database import Database
 from store.tables import UserRow
 from tests.browser.chromium import browser
@@ -37,6 +43,12 @@ SCRIPT = "<script>window.broken = 1</script>"
 MARKUP = """"'><img src=x onerror="window.broken = 1">"""
 HEBREW = "שלום עולם"
 HOSTILE_ID = f"../{SCRIPT}'\" & {HEBREW}"
+SILENT = f"silent {SCRIPT}"
+"""A user without events."""
+REFUSING = f"refusing {MARKUP}"
+"""A user who does not consent."""
+REPORT = "gate/report.html"
+GATE = Path(__file__).parents[1] / "gate" / "baseline.json"
 PARAMETERS = Parameters(
     factors=8, epochs=6, projection=8, user_features=1.0, item_features=1.0, alpha0=1.0, reg=0.005, half_trust=5.0,
     sparse_alpha=0.0, popular=1.0,
@@ -46,18 +58,20 @@ fresh = contextmanager(_fresh)
 
 
 class Trained(NamedTuple):
-    """A database with a model, to be copied, and the folder that the model's file is in."""
+    """A database with a model and a job that has ended, to be copied, and the folder that the model's file is in."""
 
     template: str
     home: Path
+    job_id: str
 
 
 class Site(NamedTuple):
-    """A site, the database behind it, and its settings' home."""
+    """A site, the database behind it, its settings' home, and a job there that has ended."""
 
     url: str
     database: Database
     home: Path
+    job_id: str
 
     def api(self, path: str) -> dict[str, object]:
         """What the interface for programs says."""
@@ -108,7 +122,8 @@ def trained(postgres_url: str, migrated_template: str, tmp_path_factory: pytest.
         database = Database(url)
         fill(database)
         with database.session() as session:
-            session.add(UserRow(user_id=HOSTILE_ID, log_revision=1))
+            session.add_all([UserRow(user_id=HOSTILE_ID, log_revision=1), UserRow(user_id=SILENT)])
+            session.add(UserRow(user_id=REFUSING, consent=False))
             session.flush()
             liked = [(i, kind) for i in ("m1", "m2", "m3", "m4", "k1", "k2") for kind in ("view", "like")]
             session.add_all(
@@ -129,8 +144,28 @@ def trained(postgres_url: str, migrated_template: str, tmp_path_factory: pytest.
                 {"name": f"{SCRIPT} {HEBREW}", "statement": MARKUP, "user_id": HOSTILE_ID},
             )
         train_model(database, settings(home), PARAMETERS)
+        job_id = _job(database, home)
+        _report(home / FOLDER / REPORT)
         database.close()  # a template must have no connections
-        yield Trained(make_url(url).database or "", home)
+        yield Trained(make_url(url).database or "", home, job_id)
+
+
+def _job(database: Database, home: Path) -> str:
+    """Run a job to its end; it fails for the user who has no events."""
+    with database.session() as session:
+        job_id = enqueue_profiles(session, ["ann", SILENT], "template", created_by=None)
+    with at_work(Site("", database, home, job_id)):
+        while True:
+            with database.session() as session:
+                if jobs.get(session, job_id).finished_at is not None:
+                    return job_id
+            time.sleep(0.05)
+
+
+def _report(path: Path) -> None:
+    """Write the page of a report that an evaluation has made."""
+    path.parent.mkdir(parents=True)
+    path.write_text(to_page(report.read(GATE)), encoding="utf-8")
 
 
 @pytest.fixture
@@ -140,7 +175,7 @@ def site(postgres_url: str, trained: Trained) -> Iterator[Site]:
         patched.setattr(api.runtime, "embedder", lambda settings: FakeEmbedder())
         database = Database(url)
         with _served(create_app(settings(trained.home, worker=_QUICK), database)) as address:
-            yield Site(address, database, trained.home)
+            yield Site(address, database, trained.home, trained.job_id)
         database.close()
 
 

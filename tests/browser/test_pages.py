@@ -2,18 +2,25 @@
 
 import re
 from collections.abc import Callable
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from fastapi.routing import APIRoute
 from playwright.sync_api import Page, expect
 
+from api.http.app import create_app
+from api.http.sessions import is_page
+from api.run_report import FOLDER
 from tests.browser.chromium import MISSING, installed
 from tests.browser.site import (
     HEBREW,
     HOSTILE_ID,
     MARKUP,
+    REFUSING,
+    REPORT,
     SCRIPT,
+    SILENT,
     Site,
     Watched,
     at_work,
@@ -23,31 +30,53 @@ from tests.browser.site import (
     trained,
     watched,
 )
+from tests.http_client import settings
 
 __all__ = ["chromium", "open_page", "site", "trained", "watched"]  # fixtures
 if installed() is None:
     pytest.skip(MISSING, allow_module_level=True)
 
 HOSTILE = f"/users/{quote(HOSTILE_ID, safe='')}"
+REFUSES = f"/users/{quote(REFUSING, safe='')}"
+WHY = f"{HOSTILE}/recommendations/m5"
+# By what the page is; {job} is a job that has ended.
 EVERY_PAGE = {
     "overview": "/",
     "people": "/users",
     "search": f"/search?q={quote('mystery')}",
+    "found by meaning": f"/search/meaning?q={quote('mystery')}",
+    "found by id": f"/search?q={quote(HOSTILE_ID[:4])}",
     "likeness": "/users/ann",
     "hostile": HOSTILE,
+    "without consent": REFUSES,
+    "without a profile": f"/users/{quote(SILENT, safe='')}",
     "recommendations": f"{HOSTILE}/recommendations",
-    "why": f"{HOSTILE}/recommendations/m5",
+    "why": WHY,
+    "what if": f"{WHY}?without_claim=i1",
     "evidence": f"{HOSTILE}/claims/i1/evidence",
     "item": "/items/m1",
     "map": "/map",
+    "drawn map": "/map/drawn",
     "jobs": "/jobs",
+    "job": "/jobs/{job}",
+    "job report": "/jobs/{job}/report",
     "evaluation": "/evaluation",
+    "evaluation report": f"/evaluation?name={quote(REPORT, safe='')}",
+    "nothing here": "/items/none",
     "sign-in": "/sign-in",
 }
+# The list beside the likeness, what leads to the likeness, and what is looked at by itself below.
+PARTS = {"/users/{user_id}/top", "/users/{user_id}/changes", "/evaluation/report"}
 
 
 def go(page: Page, site: Site, path: str) -> None:
-    page.goto(site.url + path, wait_until="networkidle")
+    page.goto(site.url + path.replace("{job}", site.job_id), wait_until="networkidle")
+
+
+def violations(page: Page) -> list[tuple[str, list[str]]]:
+    """What axe-core finds that is serious or worse, and where."""
+    found = Axe().run(page).response["violations"]
+    return [(v["id"], [n["html"] for n in v["nodes"]]) for v in found if v["impact"] in {"serious", "critical"}]
 
 
 def listed(page: Page) -> list[str]:
@@ -119,6 +148,7 @@ def test_an_event_that_is_switched_off_moves_the_rank_to_what_the_api_says(site:
 def test_a_job_is_started_and_ends_before_ones_eyes(site: Site, watched: Watched) -> None:
     page = watched.page
     go(page, site, "/jobs")
+    page.get_by_text("Start a job").click()
     page.get_by_label("Profiles of those named below").check()
     page.get_by_label("User ids").fill("ann\nbob")
     page.get_by_label("Also where nothing has changed").check()
@@ -180,15 +210,35 @@ def test_a_key_for_oneself_shows_oneself_and_nobody_else(site: Site, watched: Wa
 @pytest.mark.parametrize("name", EVERY_PAGE)
 def test_no_serious_violation_and_hostile_text_is_text(name: str, site: Site, watched: Watched) -> None:
     page = watched.page
+    watched.expected = ["404"] if name in {"nothing here", "without a profile"} else []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         go(page, site, EVERY_PAGE[name])
-        found = Axe().run(page).response["violations"]
-        serious = [v for v in found if v["impact"] in {"serious", "critical"}]
-        assert serious == [], [(v["id"], [n["html"] for n in v["nodes"]]) for v in serious]
+        page.evaluate("for (const folded of document.querySelectorAll('details')) folded.open = true")
+        assert violations(page) == []
         assert page.evaluate("window.broken") is None
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_every_page_is_looked_at(site: Site) -> None:
+    app = create_app(settings(site.home), site.database)
+    looked = [urlsplit(path.replace("{job}", site.job_id)).path for path in EVERY_PAGE.values()]
+    for route in app.routes:
+        if isinstance(route, APIRoute) and "GET" in route.methods and is_page(route.path) and route.path not in PARTS:
+            assert any(route.path_regex.fullmatch(path) for path in looked), route.path
+
+
+def test_a_report_of_an_evaluation_has_no_serious_violation(site: Site, watched: Watched) -> None:
+    page = watched.page
+    go(page, site, EVERY_PAGE["evaluation report"])
+    shown = page.frame_locator("iframe.report")
+    expect(shown.get_by_role("heading", level=1)).to_be_visible()
+    page.goto("about:blank")  # in its frame, no script may run, that of the check neither
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.set_content((site.home / FOLDER / REPORT).read_text(encoding="utf-8"))
+        assert violations(page) == []
 
 
 def test_hostile_text_is_shown_as_it_is(site: Site, watched: Watched) -> None:

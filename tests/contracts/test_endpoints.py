@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.endpoints import Endpoints
+from agent.endpoints import Endpoints, Servers, _State
 from agent.errors import ChatError
 from agent.openai_chat import OpenAIChat
 from agent.words import ThemesWords
@@ -43,11 +43,15 @@ async def closed() -> AsyncIterator[None]:
         await MADE.pop().aclose()
 
 
-def endpoints(servers: list[ScriptedLLM], **options: Any) -> Endpoints:
+def endpoints(servers: list[ScriptedLLM], known: Servers | None = None, **options: Any) -> Endpoints:
     """Ask these; of servers that are equally busy the first is next."""
-    chats = [OpenAIChat(s.url, llm.MODEL, timeout_s=0.3, attempts=1) for s in servers]
-    defaults: dict[str, Any] = {"attempts": 2, "wait_s": 0.01, "jitter": lambda: 0.0, "pause_s": 10.0}
-    MADE.append(Endpoints(chats, **(defaults | options)))
+    timeout_s = options.pop("timeout_s", 30.0)
+    chats = [OpenAIChat(s.url, llm.MODEL, timeout_s=timeout_s, attempts=1) for s in servers]
+    asking: dict[str, Any] = {"attempts": 2, "wait_s": 0.01, "jitter": lambda: 0.0}
+    knowing: dict[str, Any] = {"pause_s": 10.0, "jitter": lambda: 0.0}
+    for name, value in options.items():
+        (knowing if name in {"pause_s", "longest_pause_s", "clock"} else asking)[name] = value
+    MADE.append(Endpoints(chats, known or Servers(len(chats), **knowing), **asking))
     return MADE[-1]
 
 
@@ -64,25 +68,32 @@ def counts(servers: list[ScriptedLLM]) -> list[int]:
     return [len(server.requests) for server in servers]
 
 
-async def test_calls_go_to_the_least_busy(servers: list[ScriptedLLM]):
-    servers[0].reset(llm.slow(0.25))
-    for server in servers[1:]:
+def test_the_least_busy_is_next():
+    known = Servers(3, jitter=lambda: 0.0)
+    turns = [known.take(set()) for _ in range(4)]
+    assert [turn and turn.server for turn in turns] == [0, 1, 2, 0]
+    assert turns[2] is not None
+    known.give_back(turns[2], failed=False)
+    assert [(turn := known.take(set())) and turn.server for _ in range(2)] == [2, 1]
+    assert [(turn := known.take({0, 1})) and turn.server for _ in range(2)] == [2, 2]
+    assert known.take({0, 1, 2}) is None
+
+
+async def test_no_server_has_more_calls_than_its_share(servers: list[ScriptedLLM]):
+    for server in servers:
         server.reset(llm.slow(0.02))
     model = endpoints(servers, concurrency=2)
     assert await many(model, 24) == [[1, 2]] * 24
-    first, *others = counts(servers)
-    assert first <= 4
-    assert sum(others) == 24 - first
-    assert min(others) >= 8
+    assert sum(counts(servers)) == 24
     assert all(server.record.most_at_once <= 2 for server in servers)
 
 
 @pytest.mark.parametrize(
-    "script", [llm.down, llm.status(503), llm.slow(5.0), llm.status(500)], ids=["down", "503", "slow", "500"]
+    "script", [llm.down, llm.status(503), llm.slow(60.0), llm.status(500)], ids=["down", "503", "slow", "500"]
 )
 async def test_what_one_server_fails_is_asked_of_another(servers: list[ScriptedLLM], script: Script):
     servers[0].reset(script)
-    model = endpoints(servers)
+    model = endpoints(servers, timeout_s=2.0, pause_s=1_000.0)
     assert await many(model, 6) == [[1, 2]] * 6
     before = len(servers[0].requests)
     assert await many(model, 6) == [[1, 2]] * 6
@@ -208,3 +219,40 @@ def test_several_event_loops_one_after_another(servers: list[ScriptedLLM]):
 
     assert asyncio.run(run()) == [[1, 2]] * 4
     assert asyncio.run(run()) == [[1, 2]] * 4
+
+
+async def test_clients_of_the_same_servers_share_what_they_know_in_any_thread(servers: list[ScriptedLLM]):
+    clock = Clock()
+    known = Servers(2, clock=clock, pause_s=10.0, jitter=lambda: 0.0)
+    servers[0].reset(llm.down)
+
+    async def ask_and_close() -> list[int]:
+        model = endpoints(servers[:2], known=known)
+        try:
+            return await ask(model)
+        finally:
+            await model.aclose()
+
+    async def one_request() -> list[int]:
+        return await asyncio.to_thread(asyncio.run, ask_and_close())
+
+    assert [await one_request() for _ in range(3)] == [[1, 2]] * 3
+    assert counts(servers[:2]) == [1, 3]
+    servers[0].reset()
+    clock.now += 11
+    assert [await one_request() for _ in range(2)] == [[1, 2]] * 2
+    assert counts(servers[:1]) == [2]  # it is well again, for all
+
+
+async def test_a_call_that_is_given_up_leaves_its_server_as_it_was(servers: list[ScriptedLLM]):
+    servers[0].reset(llm.slow(60.0))
+    known = Servers(1, jitter=lambda: 0.0)
+    chat = OpenAIChat(servers[0].url, llm.MODEL, timeout_s=60.0, attempts=1)
+    MADE.append(Endpoints([chat], known))
+    call = asyncio.create_task(ask(MADE[-1]))
+    async with asyncio.timeout(30):
+        while not servers[0].record.under_way:  # noqa: ASYNC110 - the server is in another thread
+            await asyncio.sleep(0.01)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    assert known._states == [_State()]

@@ -158,6 +158,10 @@ def with_tool(name: str, arguments: dict[str, Any], words: str | Callable[[str],
         ("what did I buy on Saturday?", "search_events", {"event"}, "at 14:00 you bought Larkhide Two"),
         ("did I rate The Ash Garden?", "search_events", {"event"}, "you gave The Ash Garden 5 stars"),
         ("what should I try next?", "recommendations", {"item"}, "Number 1 is"),
+        ("what else is there like The Ash Garden?", "recommendations", {"item"}, "Number 1 is"),
+        ("what do I dislike?", "profile", {"profile", "claim"}, "You dislike"),
+        ("did I rate Windrest?", "search_events", {"event"}, "None of your events fits"),
+        ("am I into unicorns?", "profile", {"profile", "claim"}, "Your profile says nothing of it. It says:"),
     ],
 )
 def test_a_rule_chooses_the_tool_and_a_template_lists_its_facts(
@@ -169,6 +173,17 @@ def test_a_rule_chooses_the_tool_and_a_template_lists_its_facts(
     assert {source.kind for source in found.sources} == kinds
     assert said in found.text
     assert found.by == "rule"
+
+
+def test_a_question_about_a_part_is_answered_with_that_part(ask: Ask) -> None:
+    assert "You like" not in ask("what do I dislike?").text
+    assert "You dislike" not in ask("what do I like?").text
+    said = ask("do I like horror?").text.lower()
+    assert said.count("horror") >= said.count("\n- you ")
+    highest, lowest = (ask(f"what did I rate {which}?").text.splitlines() for which in ("highest", "lowest"))
+    assert all("5 stars" in line for line in highest[1:])
+    assert "1 star" in lowest[1] or "2 stars" in lowest[1]
+    assert lowest[0].endswith("the lowest 8:")
 
 
 def test_sources_are_what_they_say_they_are(ask: Ask, world: Database) -> None:

@@ -93,7 +93,7 @@ def test_a_run_writes_all_and_the_next_one_asks_nothing(
 def test_the_policy_leaves_out_those_who_have_little_new(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def recipe(settings: Settings, writer: str) -> Recipe:
+    def recipe(settings: Settings, writer: str, opened: Database) -> Recipe:
         return Recipe.of(settings.evidence_settings, FakeEmbedder.name, settings.language, None, ModelInfo(MODEL))
 
     monkeypatch.setattr(api.runtime, "recipe", recipe)
@@ -199,7 +199,7 @@ def test_a_model_out_of_reach_is_waited_for(settings: Settings, database: Databa
     users = add_crowd(database, 20)
     scripted.reset(then(honest, down, after=12))
     job_id = start(database)
-    with pytest.raises(OutOfReachError, match="cannot be reached"):
+    with pytest.raises(OutOfReachError, match="has broken the connection off"):
         go_on(settings, database, job_id)
     written = active(database)
     assert 0 < len(written) < 20

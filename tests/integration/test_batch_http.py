@@ -11,9 +11,10 @@ from starlette.testclient import TestClient
 import api.runtime
 from agent.keys import Recipe
 from api import batch, queue
+from store import jobs, runs
 from store.database import Database
 from tests.http_client import audited, http, problem, small, with_key
-from tests.small_world import EVERYONE, FakeEmbedder
+from tests.small_world import EVERYONE, NOW, FakeEmbedder
 
 __all__ = ["http", "small", "with_key"]  # fixtures
 
@@ -50,7 +51,7 @@ def test_a_job_takes_the_selections_of_the_command(http: TestClient, small: Fast
 
 
 def test_a_job_by_policy(http: TestClient, small: FastAPI, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    def recipe(settings: Any, writer: str) -> Recipe:
+    def recipe(settings: Any, writer: str, opened: Database) -> Recipe:
         return Recipe.of(settings.evidence_settings, FakeEmbedder.name, settings.language)
 
     monkeypatch.setattr(api.runtime, "recipe", recipe)
@@ -93,3 +94,37 @@ def test_a_report_names_users_and_wants_the_scope_for_that(http: TestClient, wit
     job = asked(http, users=["ann"])
     problem(with_key("read").get(f"/v1/jobs/{job['job_id']}/report"), 403)
     assert with_key("read", "write").get(f"/v1/jobs/{job['job_id']}/report").status_code == 200
+
+
+def killed(database: Database) -> str:
+    """A run that a command has begun, and whose process is gone with a user under way."""
+    with database.session() as session:
+        request = {"users": 2, "writer": "template", "force": False, "runner": "command"}
+        job_id = jobs.create(session, "profiles", request, NOW, None, ["ann", "bob"]).job_id
+        jobs.take(session, job_id, 0, NOW, 1)
+    return job_id
+
+
+def queued(database: Database) -> Any:
+    with database.session() as session:
+        return session.scalar(text("select count(*) from queue.procrastinate_jobs where status = 'todo'"))
+
+
+def test_a_killed_run_is_left_to_the_workers(http: TestClient, small: FastAPI, database: Database) -> None:
+    path = f"/v1/jobs/{killed(database)}"
+    with runs.claim(database, path.rpartition("/")[2]):
+        assert "at work" in problem(http.post(f"{path}/resume"), 409)["detail"]
+    assert queued(database) == 0
+    for _ in range(2):  # the second time it is theirs already
+        assert http.post(f"{path}/resume").json()["state"] == "running"
+        assert queued(database) == 1
+    work(small, database, http.get(path).json())
+    assert http.get(path).json()["counts"]["written"] == 2
+    assert "nothing left to resume" in problem(http.post(f"{path}/resume"), 409)["detail"]
+    problem(http.post("/v1/jobs/none/resume"), 404)
+
+
+def test_a_killed_run_is_cancelled_to_the_end(http: TestClient, database: Database) -> None:
+    found = http.post(f"/v1/jobs/{killed(database)}/cancel").json()
+    assert (found["state"], found["counts"]["cancelled"]) == ("cancelled", 2)
+    assert found["finished_at"]

@@ -27,7 +27,7 @@ from tests.small_world import NOW, FakeEmbedder, event, fill, profiler, wrote
 LATER = NOW + timedelta(days=400)
 IDS = [
     "ann/b", "'; drop table users;--", 'say "hi"', "<script>alert(1)</script>", "你好🌊", "e\u0301 and é", "%s {x} \\n",
-    "line\nbreak\ttab\x7f\x01", "..", " ", "null", "x" * 512,
+    "line\nbreak\ttab\x7f\x01", "...", " ", "null", "x" * 512,
 ]  # fmt: skip
 
 
@@ -288,6 +288,8 @@ def _twice(part: str) -> Any:
         (_set("events.3.event_id", "x" * 513), "events.3.event_id", "at most 512"),
         (_set("events.3.text", "a\0b"), "events.3.text", "NUL"),
         (_set("user.user_id", ""), "user.user_id", "at least 1"),
+        (_set("user.user_id", ".."), "user.user_id", "addresses cannot hold"),
+        (_set("items.0.item_id", "."), "items.0.item_id", "addresses cannot hold"),
         (_set("user.attributes", {"a": {"b\0": 1}}), "user.attributes.a", "NUL"),
         (_set("user.tz", "Mars/Base"), "user.tz", "time zone"),
         (_set("user.log_revision", 1 << 31), "user.log_revision", "less than"),

@@ -23,7 +23,7 @@ from tests.small_world import EVERYONE, START, event, fill, profiler, wrote
 
 # Behaviour: what it does, what the recorded reason says, how the calls are booked.
 BEHAVIOURS: dict[str, tuple[Script, str, str]] = {
-    "down": (llm.down, "cannot be reached", "unreachable"),
+    "down": (llm.down, "has broken the connection off", "unreachable"),
     "overloaded": (llm.status(503), "answered 503", "unreachable"),
     "slow": (llm.slow(5.0), "did not answer in time", "timeout"),
     "out of order": (llm.status(500), "answered 500", "refused"),
@@ -186,7 +186,7 @@ def settings(scripted: ScriptedLLM, database_url: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("script", "said"),
-    [(llm.down, "Stopped: the model's server cannot be reached"), (llm.malformed, "does not fit the schema")],
+    [(llm.down, "Stopped: the model's server has broken the"), (llm.malformed, "does not fit the schema")],
     ids=["down", "malformed"],
 )
 def test_the_command_says_what_failed(

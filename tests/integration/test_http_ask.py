@@ -34,7 +34,7 @@ def asked(http: TestClient, database: Database) -> TestClient:
 @pytest.fixture
 def with_model(asked: TestClient, database: Database, scripted: ScriptedLLM, tmp_path: Path) -> Iterator[TestClient]:
     """An app whose settings name the scripted model."""
-    llm = {"base_url": scripted.url, "model": MODEL, "timeout_s": 2.0}
+    llm = {"base_url": scripted.url, "model": MODEL, "timeout_s": 20.0}
     with client(create_app(settings(tmp_path, llm=llm), database)) as made:
         yield made
 

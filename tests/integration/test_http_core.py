@@ -127,7 +127,7 @@ def test_unknown_routes_and_methods_are_problems(shared: TestClient) -> None:
     assert shared.patch("/v1/users/ann").headers["allow"] == "DELETE, GET, PUT"
 
 
-@pytest.mark.parametrize("user_id", ["a%00b", "%ED%A0%80", "%FF", "x" * 513, "%E4%BD" * 2])
+@pytest.mark.parametrize("user_id", ["a%00b", "%ED%A0%80", "%FF", "x" * 513, "%E4%BD" * 2, "%2E", "%2e%2E"])
 def test_ids_that_cannot_be_are_problems(shared: TestClient, user_id: str) -> None:
     problem(shared.get(f"/v1/users/{user_id}"), 422, "invalid")
     problem(shared.get(f"/v1/users/{user_id}/events"), 422, "invalid")

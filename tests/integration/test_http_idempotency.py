@@ -122,8 +122,8 @@ def test_responses_are_kept_for_a_day(database: Database) -> None:
 
     stored = idempotency.Stored(201, {"etag": "1"}, b"body")
     assert begin(NOW) == "begun"
-    assert begin(NOW + timedelta(minutes=14)) == "under way"
-    later = NOW + timedelta(minutes=16)
+    assert begin(NOW + timedelta(seconds=29)) == "under way"
+    later = NOW + timedelta(seconds=31)
     assert begin(later) == "begun"  # the server that began it is dead
     with database.session() as session:
         idempotency.finish(session, "k", "x", NOW, idempotency.Stored(500, {}, b"too late"))
@@ -139,6 +139,46 @@ def test_responses_are_kept_for_a_day(database: Database) -> None:
         idempotency.finish(session, "k", "x", later + timedelta(hours=25), stored)
         idempotency.forget_subject(session, "s")
         assert session.scalar(text("select count(*) from idempotency")) == 0
+
+
+def test_signs_of_life_keep_a_request_under_way(database: Database) -> None:
+    def begin(seconds: int) -> Any:
+        with database.session() as session:
+            return idempotency.begin(session, "k", "x", "r", None, NOW + timedelta(seconds=seconds))
+
+    def beat(begun_at: Any, seconds: int) -> Any:
+        return idempotency.beat(database, "k", "x", begun_at, NOW + timedelta(seconds=seconds))
+
+    assert begin(0) == "begun"
+    alive = beat(beat(NOW, 25), 50)
+    assert alive == NOW + timedelta(seconds=50)
+    assert begin(79) == "under way"
+    assert begin(81) == "begun"
+    assert beat(alive, 82) == alive  # too late: another has begun it
+    with database.session() as session:
+        idempotency.finish(session, "k", "x", alive, idempotency.Stored(201, {}, b"too late"))
+    assert begin(100) == "under way"
+    assert begin(112) == "begun"
+
+
+def test_a_request_that_takes_long_is_kept(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    beaten, declare, beat = threading.Event(), user_routes.declared.declare, idempotency.beat
+
+    def slow(*args: Any) -> Any:
+        assert beaten.wait(20)
+        return declare(*args)
+
+    def told(*args: Any) -> Any:
+        alive = beat(*args)
+        beaten.set()
+        return alive
+
+    monkeypatch.setattr(idempotency, "BEAT_S", 0.01)
+    monkeypatch.setattr(idempotency, "beat", told)
+    monkeypatch.setattr(user_routes.declared, "declare", slow)
+    name = {"Idempotency-Key": "x"}
+    assert http.put("/v1/users/new", json=DECLARATION, headers=name).status_code == 201
+    assert http.put("/v1/users/new", json=DECLARATION, headers=name).headers["idempotent-replay"] == "true"
 
 
 def test_without_consent_no_response_is_given_again(http: TestClient) -> None:

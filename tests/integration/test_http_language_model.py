@@ -1,5 +1,6 @@
 """Requests that wait for the language model: nobody else waits for them, and a vLLM is started once and given back."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,10 @@ from sqlalchemy import create_engine
 
 import api.runtime
 import store.database
+from agent.chat import ChatClient
+from agent.endpoints import Servers
 from agent.errors import ModelError
+from agent.words import SummaryWords
 from api.http import language_model
 from api.http.app import create_app
 from api.http.language_model import LanguageModel
@@ -23,7 +27,7 @@ from api.training import train_model
 from recommend.parameters import Parameters
 from store.database import Database
 from tests.http_client import client, problem, settings
-from tests.scripted_llm import MODEL, ScriptedLLM, down, slow
+from tests.scripted_llm import MODEL, ScriptedLLM, down, honest, slow
 from tests.small_world import FakeEmbedder, fill, profiler, wrote
 
 ASK, WHY = "/v1/users/ann/ask", "/v1/users/ann/explanations/t1"
@@ -76,6 +80,22 @@ def test_nobody_waits_for_those_who_wait_for_the_model(one_connection: Database,
             running.close()  # whoever waits sees that the connection has ended
             assert asked.result(60).json()["by"] == "rule"
             problem(why.result(60), 503, "llm")
+
+
+def test_requests_share_what_they_know_of_the_servers(tmp_path: Path) -> None:
+    async def ask(chat: ChatClient) -> None:
+        await chat.ask([("user", "Sum up.")], SummaryWords, 100)
+        await chat.aclose()
+
+    with ScriptedLLM(down) as dead, ScriptedLLM(honest) as well:
+        model = LanguageModel(settings(tmp_path, llm={"base_url": f"{dead.url},{well.url}", "model": MODEL}))
+        model._known = Servers(2, pause_s=3_600)
+        for _ in range(12):
+            with model.chat() as chat:
+                asyncio.run(ask(chat))
+        assert len(dead.requests) <= 1
+        assert len(well.requests) == 12
+        model.close()
 
 
 def test_without_a_model_there_is_no_narration_and_a_rule_answers(one_connection: Database, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Search of users by claim text: exact, with consent, for operators."""
+"""Search of users by claim text: exact or by an index, with consent, for operators."""
 
 from collections.abc import Callable
 
@@ -135,3 +135,34 @@ def test_thousands_of_claims_are_searched_exactly(database: Database) -> None:
     assert [user.user_id for user in found] == [f"u{i:04}" for i in order]
     assert all(len(user.claims) == 3 for user in found)
     np.testing.assert_allclose([u.claims[0].similarity for u in found], best.max(axis=1)[order], atol=1e-5)
+
+
+@pytest.mark.usefixtures("indexed")
+def test_an_index_over_the_claims_finds_whom_the_exact_search_finds(database: Database) -> None:
+    (sought,) = FakeEmbedder().embed(["tents for camping"])
+    exact = search.nearest_users(database, "fake", sought, 3)
+    few = "select count(*) from pg_indexes where starts_with(indexname, 'ix_embeddings_claim')"
+    search.index_claim_vectors(database, "fake")
+    assert database.execute(few) == [(0,)]  # of so few, all are looked at
+    for _ in range(2):
+        search.index_claim_vectors(database, "fake", exact_up_to=10)
+        assert database.execute(few) == [(1,)]
+    literal = search.pg.Literal
+    query = search.pg.SQL(search._NEAREST_CLAIMS).format(
+        model=literal("fake"), size=literal(len(sought)), vector=literal(sought), most=literal(3)
+    )
+    with database.raw() as connection:
+        connection.execute("set local enable_seqscan = off")
+        connection.execute("set local enable_sort = off")
+        plan = "\n".join(row[0] for row in connection.execute(search.pg.SQL("explain ") + query))
+    assert "ix_embeddings_claim" in plan
+    assert search.nearest_users(database, "fake", sought, 3) == exact
+
+
+def test_more_claims_are_looked_at_until_these_are_of_enough_users(
+    indexed: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everyone = indexed.get(SEARCH, params={"q": "tents", "limit": 6}).json()["items"]
+    monkeypatch.setattr(search, "_CLAIMS_A_USER", 2)
+    assert indexed.get(SEARCH, params={"q": "tents", "limit": 6}).json()["items"] == everyone
+    assert len(everyone) == 6

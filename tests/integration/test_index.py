@@ -20,6 +20,7 @@ from tests.conftest import _fresh
 from tests.small_world import NOW, START, fill, profiler, wrote
 
 ITEMS, SIZE, CLUSTERS, USERS = 20_000, 32, 100, 60
+MANY, SHORT, SEEN = 250_000, 16, 50_000
 NOTHING = np.zeros(0, dtype=np.int64)
 
 
@@ -43,22 +44,35 @@ def add_model(database: Database, n: int = 0) -> int:
         return models.add_model(session, f"{n}.safetensors", f"{n:064x}", {}, NOW + timedelta(n))
 
 
-@pytest.fixture(scope="module")
-def large(postgres_url: str, migrated_template: str) -> Iterator[tuple[Candidates, np.ndarray]]:
+def indexed(url: str, items: int, size: int) -> tuple[Candidates, np.ndarray]:
     """A clustered catalogue whose popular items have long factors, indexed; and users' vectors."""
     rng = np.random.default_rng(5)
-    centres = rng.normal(size=(CLUSTERS, SIZE))
-    matrix = centres[rng.integers(CLUSTERS, size=ITEMS)] + 0.5 * rng.normal(size=(ITEMS, SIZE))
-    matrix *= rng.lognormal(sigma=0.4, size=(ITEMS, 1))
+    centres = rng.normal(size=(CLUSTERS, size))
+    matrix = centres[rng.integers(CLUSTERS, size=items)] + 0.5 * rng.normal(size=(items, size))
+    matrix *= rng.lognormal(sigma=0.4, size=(items, 1))
     mix = rng.dirichlet(np.full(CLUSTERS, 0.03), size=USERS)
-    people = mix @ centres + 0.1 * rng.normal(size=(USERS, SIZE))
+    people = mix @ centres + 0.1 * rng.normal(size=(USERS, size))
+    database = Database(url)
+    model = model_of(matrix)
+    model_id = add_model(database)
+    factors.write_factors(database, model_id, "item", model.item_ids, model.factors, exact_up_to=1_000)
+    return Candidates(database, model, model_id, items, exact_up_to=1_000), people.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def large(postgres_url: str, migrated_template: str) -> Iterator[tuple[Candidates, np.ndarray]]:
     for url in _fresh(postgres_url, migrated_template):
-        database = Database(url)
-        model = model_of(matrix)
-        model_id = add_model(database)
-        factors.write_factors(database, model_id, "item", model.item_ids, model.factors, exact_up_to=1_000)
-        yield Candidates(database, model, model_id, ITEMS, exact_up_to=1_000), people.astype(np.float32)
-        database.close()
+        made = indexed(url, ITEMS, SIZE)
+        yield made
+        made[0].database.close()
+
+
+@pytest.fixture(scope="module")
+def huge(postgres_url: str, migrated_template: str) -> Iterator[tuple[Candidates, np.ndarray]]:
+    for url in _fresh(postgres_url, migrated_template):
+        made = indexed(url, MANY, SHORT)
+        yield made
+        made[0].database.close()
 
 
 @pytest.fixture
@@ -156,6 +170,27 @@ def test_a_filter_that_many_pass_uses_the_index(large, searches, scored):
     assert agreement(large, best(20), allowed) >= 0.95
     assert len(searches) == USERS
     assert max(scored) < SEARCHED
+
+
+@pytest.mark.slow  # the index of so many items takes minutes
+@pytest.mark.timeout(1_200)
+def test_fifty_thousand_seen_items_and_a_filter_that_one_in_a_hundred_passes(huge, searches, scored):
+    candidates, people = huge
+    rng = np.random.default_rng(2)
+    seen, allowed = rng.choice(MANY, SEEN, replace=False), rng.random(MANY) < 0.01
+    assert agreement(huge, lambda _scores: seen) >= 0.95
+    assert len(searches) == USERS
+    assert max(scored) < SEARCHED  # it never fell back
+    scored.clear()
+    assert agreement(huge, best(SEEN)) == 1.0  # all that is near has been seen
+    assert set(scored) == {MANY - SEEN}
+    scored.clear()
+    assert agreement(huge, lambda _scores: seen, allowed) == 1.0
+    assert len(searches) == 3 * USERS  # too few of what the index gave passed
+    scored.clear()
+    assert agreement((replace(candidates, exact_up_to=MANY // 100), people), lambda _scores: seen, allowed) == 1.0
+    assert len(searches) == 3 * USERS  # it was not asked
+    assert set(scored) == {int(np.delete(allowed, seen).sum())}
 
 
 def test_items_that_came_later_are_found(large):

@@ -173,7 +173,7 @@ def test_empty_database_is_told_to_upgrade(empty):
 
 def test_old_database_is_told_to_upgrade(database, monkeypatch):
     monkeypatch.setattr(database_module, "_head", lambda: "0999")
-    with pytest.raises(MigrationError, match=r"at revision 0005.*needs 0999.*limner db upgrade"):
+    with pytest.raises(MigrationError, match=r"at revision 0007.*needs 0999.*limner db upgrade"):
         database.require_head()
 
 

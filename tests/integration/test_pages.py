@@ -142,15 +142,20 @@ def test_the_cookie_of_a_secure_connection_is_secure(small: FastAPI, database: D
 def test_a_session_is_ended_by_signing_out_and_by_age(
     small: FastAPI, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    http = client(small)
-    sign_in(http, new_key(database, "read"))
+    http, other, key = client(small), client(small), new_key(database, "read")
+    sign_in(http, key)
+    sign_in(other, key)
     signed = http.cookies[COOKIE]
     http.post("/sign-out", data={"csrf": token(http.get("/"))})
     assert http.get("/", follow_redirects=False).status_code == 303
+    assert other.get("/", follow_redirects=False).status_code == 200  # other browsers with this key stay
 
     def status(cookie: str) -> int:
         return client(small).get("/", headers={"Cookie": f"{COOKIE}={cookie}"}, follow_redirects=False).status_code
 
+    assert status(signed) == 303  # a copy of the cookie is worth nothing any more
+    sign_in(http, new_key(database, "read"))
+    signed = http.cookies[COOKIE]
     assert status(signed) == 200
     assert status(signed[:-2]) == 303
     now = itsdangerous.timed.time.time()
@@ -331,8 +336,9 @@ def test_segments_of_few_users_are_not_on_the_map() -> None:
     owner = np.repeat(np.arange(3), sizes)
     names = [("Tents", "Cooking", "Horror")[n] for n in owner]
     claims = ClaimVectors(
-        [f"u{n}" for n in range(108)], ["i1"] * 108, names, np.full(108, 0.5), vectors.astype(np.float32)
-    )
+        [f"u{n}" for n in range(108)], ["i1"] * 108, names, np.full(108, 0.5), vectors.astype(np.float32),
+        ["template"] * 108,
+    )  # fmt: skip
     drawn = mapping.draw(claims, ["a"], ["A"], centres[:1].astype(np.float32), 0)
     assert drawn is not None
     assert [(s.names, s.users) for s in drawn.segments][:2] == [(["Tents"], 60), (["Cooking"], 40)]
@@ -341,6 +347,11 @@ def test_segments_of_few_users_are_not_on_the_map() -> None:
     assert all(0 <= point.x <= 1 and 0 <= point.y <= 1 for point in (*drawn.users, *drawn.items))
     few = ClaimVectors(*(column[:19] for column in claims))
     assert mapping.draw(few, ["a"], ["A"], centres[:1].astype(np.float32), 0) is None
+    own = claims._replace(names=["My secret" if n < 50 else name for n, name in enumerate(names)])
+    own = own._replace(wordings=["user" if n < 50 or n >= 60 else "llm" for n in range(108)])
+    drawn = mapping.draw(own, ["a"], ["A"], centres[:1].astype(np.float32), 0)
+    assert drawn is not None
+    assert [s.names for s in drawn.segments] == [["Tents"], ["Segment 2"]]  # nothing in a user's own words
 
 
 def test_a_rejection_can_be_taken_back_when_the_profile_has_the_claim_no_more(
@@ -446,6 +457,18 @@ def test_the_demo_server_makes_what_is_missing_and_no_more(
     demo_server.prepare(chosen)
     assert database.execute("select count(*) from profiles")[0][0] == len(EVERYONE)
     database.close()
+
+
+def test_a_look_at_the_map_is_one_row_of_the_audit(
+    http: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping, "FEWEST", 2)
+    wrote(profiler(database))
+    assert http.get("/map").text.count("<circle") == 0
+    assert database.execute("select * from audit") == []  # nobody is on the page before the map is drawn
+    http.get("/map/drawn")
+    rows = database.execute("select action, subject_hash, subjects from audit")
+    assert rows == [("draw_map", None, len(EVERYONE))]
 
 
 def test_the_map_forgets_who_is_erased_at_once(

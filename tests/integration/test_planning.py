@@ -22,6 +22,7 @@ from store import since
 from store.database import Database
 from store.selection import Selection
 from store.tables import UserRow
+from tests.scripted_llm import MODEL, Script, ScriptedLLM, honest, malformed
 from tests.small_world import CATEGORIES, EVERYONE, NOW, FakeEmbedder, event, fill, profiler, wrote
 
 ALL = Selection(everyone=True)
@@ -279,6 +280,37 @@ def test_the_estimate_rests_on_the_accounts_of_the_same_writer_and_model(world: 
     assert (first.again, first.tokens_in, first.calls) == (False, 0, 0)
     wrote(profiler(world, force=True))
     assert sum(account.again for account in since.accounts(world, "template", None)) == len(EVERYONE)
+
+
+def test_what_failed_attempts_have_cost_counts_for_the_profile_after_them(
+    database: Database, scripted: ScriptedLLM
+) -> None:
+    fill(database, ["ann"])
+
+    def spent() -> list[tuple[int, int, int]]:
+        query = (
+            "select sum(tokens_in)::int, sum(tokens_out)::int, count(*) from llm_calls group by attempt_id order by 1"
+        )
+        with database.session() as session:
+            return [tuple(row) for row in session.execute(text(query))]
+
+    def write(script: Script) -> None:
+        scripted.reset(script)
+        wrote(profiler(database, scripted.url, force=True), ["ann"])
+
+    def accounted() -> list[tuple[int, int, int]]:
+        found = since.accounts(database, "llm", MODEL)
+        return [(account.tokens_in, account.tokens_out, account.calls) for account in found]
+
+    for script in (malformed, malformed, honest):
+        write(script)
+    before = spent()
+    assert len(before) == 3
+    whole = tuple(map(sum, zip(*before, strict=True)))
+    assert accounted() == [whole]
+    write(honest)
+    again = tuple(now - then for now, then in zip(map(sum, zip(*spent(), strict=True)), whole, strict=True))
+    assert sorted(accounted()) == sorted([whole, again])
 
 
 def command_line(monkeypatch: pytest.MonkeyPatch, database: Database, *options: str) -> Any:

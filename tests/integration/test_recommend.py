@@ -16,6 +16,7 @@ import pytest
 from scipy.stats import spearmanr
 from sqlalchemy import text
 
+import api.commands.recommend
 import api.runtime
 from agent import archive
 from agent.contract import Claim
@@ -47,6 +48,7 @@ RICH = SMALL.model_copy(
     update={"rating_weights": True, "dislike_target": 0.5, "dislike_weight": 0.5, "recency": 2.0}
 )  # fmt: skip
 ITEMS = 30
+MANY = 50_000
 
 # Beside the small world's: events and no profile; a profile and no event about an item; neither; no consent any more.
 TIM, SUE, NEO, CON = "tim", "sue", "neo", "con"
@@ -464,13 +466,18 @@ def test_a_claim_that_a_user_of_whom_nothing_is_known_adds(world: Recommender) -
 # Long histories, diversity.
 
 
-def test_thousands_of_events_on_few_items(world: Recommender) -> None:
+def test_a_user_with_fifty_thousand_events(world: Recommender) -> None:
     few = ("m1", "m2", "t1", "h1")
     with world.database.session() as session:
         session.add(UserRow(user_id="max", log_revision=1))
         session.flush()
-        session.add_all(
-            event("max", n, "view" if n % 9 else "hide", few[n % 4], START + timedelta(minutes=n)) for n in range(5000)
+        session.execute(
+            text(
+                "insert into events (event_id, user_id, item_id, type, ts) select 'max-' || n, 'max', "
+                "(cast(:few as text[]))[n % 4 + 1], case n % 9 when 0 then 'hide' else 'view' end, "
+                "cast(:start as timestamptz) + n * interval '1 minute' from generate_series(0, :last) n"
+            ),
+            {"few": list(few), "start": START, "last": MANY - 1},
         )
     wrote(profiler(world.database), ["max"])
     made = serve(world.database, with_parameters(world.model, RICH))
@@ -478,9 +485,9 @@ def test_thousands_of_events_on_few_items(world: Recommender) -> None:
     assert {item.item_id for item in found.items} == set(world.model.item_ids) - set(few)
     assert all(np.isfinite(item.score) for item in found.items)
     assert_adds_up(made, "max", k=3)
-    best = made.why("max", found.items[0].item_id, shown=5000)
+    best = made.why("max", found.items[0].item_id, shown=MANY)
     counted = sum(len(p.evidence) if isinstance(p, ClaimPart) else 1 for p in best.parts if p.kind != "crowd")
-    assert 0 < counted <= 5000
+    assert 0 < counted <= MANY
     assert best.counterfactual is not None
     assert len(best.counterfactual.removed) <= 10
 
@@ -727,3 +734,37 @@ def test_no_model_yet_then_trained(world: Recommender, limner: Limner, monkeypat
     assert (trained.code, "Model 1:" in trained.out) == (0, True)
     assert "users on 30 items" in trained.out
     assert limner("recommend", "ann", "-k", "2").code == 0
+
+
+def test_a_search_goes_on_where_it_was_stopped(
+    world: Recommender, limner: Limner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIMNER_DATABASE_URL", world.database.url)
+    refused = limner("train", "--tune")  # what they like last is what they have seen first
+    assert (refused.code, "Train without --tune" in refused.err) == (1, True)
+    with world.database.session() as session:
+        session.add_all(UserRow(user_id=f"new{n}", log_revision=1) for n in range(6))
+        session.flush()
+        session.add_all(
+            event(f"new{n}", place, "like", f"{'mkth'[(n + place // 7) % 4]}{place % 7 + 1}", START + timedelta(place))
+            for n in range(6)
+            for place in range(10)
+        )
+    tried: list[dict[str, object]] = []
+    measured = api.commands.recommend.validation
+
+    def counted(*of: object) -> Callable[[str], Callable[[dict[str, object]], float]]:
+        measure = measured(*of)("fused")
+        return lambda _name: lambda point: tried.append(point) or measure(point)
+
+    monkeypatch.setattr(api.commands.recommend, "validation", counted)
+    found = limner("train", "--tune", "--trials", "2")
+    assert (found.code, len(tried)) == (0, 2)
+    assert "Best of 2 points: NDCG@10" in found.out
+    assert limner("train", "--tune", "--trials", "3").code == 0
+    assert len(tried) == 3
+    with world.database.session() as session:
+        card = models.active_model(session).card
+    assert 0 <= card["metrics"]["validation_ndcg@10"] <= 1
+    best = {name: card["parameters"][name] for name in ("alpha0", "reg", "crowd")}
+    assert best in [{name: point[name] for name in best} for point in tried]

@@ -36,6 +36,7 @@ RECIPES = st.builds(
     verifier=WORDS,
     evidence=EVIDENCE,
     embedder=WORDS,
+    theme_factors=st.none() | WORDS,
     language=st.sampled_from(["en", "zh"]),
     writer=st.sampled_from(["llm", "template"]),
     model=st.none() | WORDS,
@@ -79,7 +80,7 @@ def test_the_key_is_the_same_on_every_machine() -> None:
     pinned = Recipe(
         code="6", verifier="2", evidence=EvidenceSettings(types={}), embedder="e", language="en", writer="template"
     )
-    assert unit_key(INPUT, pinned) == "1e7edcc4ddf54892e9980e741b0920a47444d985f3e03e3eb66e8b41a78965dd"
+    assert unit_key(INPUT, pinned) == "c6f999407518208c25717ffbae72b3e3a22cf0d3836833f4c8cb76b5f721fb87"
 
 
 def test_how_a_run_goes_is_no_part_of_the_recipe() -> None:

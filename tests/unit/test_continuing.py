@@ -100,7 +100,7 @@ def test_what_is_near_joins_and_nothing_moves(items: ItemSet) -> None:
 def test_what_is_of_another_kind_forms_a_theme_of_its_own(items: ItemSet) -> None:
     old = [*some("crime", 10), *some("baking", 10), *some("tents", 10)]
     before = profile_of(log_of(*old), items)
-    now = log_of(*old, *some("opera", 3))
+    now = log_of(*old, *some("opera", 4))
     after = group(now, items, SETTINGS, None, Before(before))
     assert after.anew is None
     new = set(after.interest_ids) - {c.claim_id for c in before.interests}
@@ -108,7 +108,7 @@ def test_what_is_of_another_kind_forms_a_theme_of_its_own(items: ItemSet) -> Non
     numbers = [int(c.claim_id[1:]) for c in before.interests]
     assert new == {f"i{max(numbers) + 1}"}
     (theme,) = [t for i, t in zip(after.interest_ids, after.themes.interests, strict=True) if i in new]
-    assert events_of(now, theme) == set(some("opera", 3))
+    assert events_of(now, theme) == set(some("opera", 4))
 
 
 def test_a_user_who_has_moved_on_is_clustered_anew(items: ItemSet) -> None:

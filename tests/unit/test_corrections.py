@@ -65,11 +65,11 @@ def test_a_rejected_interest_is_denied_whether_or_not_the_profile_has_it() -> No
     found = correct([row("reject", "War films", "abcd"), row("reject", "Gone", "xy")], CLAIMS, EVENTS)
     assert [(d.name, d.evidence) for d in found.denied] == [("War films", tuple("abcd")), ("Gone", ("x", "y"))]
     told = found.denied[0].pseudo_events(["m1", "m2"])
-    assert [(p.item_id, p.target, p.confidence) for p in told] == [("m1", -1.0, 1.2), ("m2", -1.0, 1.2)]
+    assert [(p.item_id, p.target, p.confidence) for p in told] == [("m1", -1.0, 0.3), ("m2", -1.0, 0.3)]
     assert {p.event_id[0] for p in told} == {"-"}
     weighted = correct([row("reject", "War films", "abcd", weight=4.0)], CLAIMS, EVENTS).denied[0]
     assert [p.confidence for p in weighted.pseudo_events(["m1", "m2"])] == [2.0, 2.0]
-    assert [denied_items(m) for m in (1, 30, 1_682, 10**6)] == [1, 1, 50, 50]
+    assert [denied_items(m) for m in (1, 30, 1_682, 10**6)] == [1, 8, 420, 420]
     assert found.denied[0].pseudo_events([]) == []
     assert correct([row("less", "War films", "abcd")], CLAIMS, EVENTS).denied == ()
     assert correct([row("reject", "War films", "abcd", kind="dislike")], CLAIMS, EVENTS).denied == ()

@@ -19,6 +19,7 @@ from eval.profiles.useful import by_factors, by_text
 from eval.profiles.writing import Writing, Written, claim_vectors
 from eval.world import World
 from recommend.parameters import Parameters
+from recommend.theme_factors import ThemeParameters
 from tests.evaluated_world import EVENTS, USERS, evaluated_world
 from tests.small_world import NOW, FakeEmbedder
 from tests.witness import Witness
@@ -135,7 +136,7 @@ def dumped(profile: Profile) -> str:
 
 
 def test_nothing_after_the_cut_reaches_evidence_prompts_features_or_factors() -> None:
-    world = evaluated_world()
+    world = replace(evaluated_world(), themes_by=ThemeParameters(factors=4))
     cut = cuts(world.interactions)
     first = everything_made(world, cut)
     for seed in (1, 2):

@@ -494,6 +494,18 @@ class TestNarration:
         assert '- "Casablanca (1942)" and "Vertigo": it would be 57th, and "Notorious (1946)" would take' in task
         assert "38 more" not in task
 
+    async def test_the_model_is_told_no_more_than_the_template_says(self) -> None:
+        chat, weak = Answers(TRUE[0]), told_event("Heat (1995)", 4.0, 0.05, 3)
+        disliked = PARTS[3].model_copy(update={"contribution": -0.01})
+        made = explained(parts=[*PARTS[:3], weak, disliked])
+        await narrate(chat, made, "en")
+        task = chat.asked[0][-1][1]
+        assert "Heat" not in task
+        assert "Heat" not in made.text
+        assert "Against it:\nnone" in task
+        assert "For it:\n- your interest in" in task
+        assert '- you gave "Casablanca (1942)" 5 stars\n- many like it\n' in task
+
     async def test_a_lie_or_no_answer_is_none_and_a_silent_server_is_an_error(self) -> None:
         assert await narrate(Answers(LIES["a rank"]), explained(), "en") is None
         assert await narrate(Answers(ChatError("malformed", "no JSON")), explained(), "en") is None

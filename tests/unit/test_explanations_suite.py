@@ -1,6 +1,7 @@
 """The explanation suite on an invented world, and what it is made of."""
 
 import doctest
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,9 @@ def test_what_is_told_adds_up_and_is_what_the_model_folds_in(world: World, fused
     told = sentences.tell(someone, case.row, titles)
     assert told.explanation.rank == 1
     assert told.additive_error < 1e-5
+    assert sentences.adds_up(someone)
+    vars(someone)["folded"] = replace(someone.folded, vector=1.0001 * someone.folded.vector)  # what is kept of it
+    assert not sentences.adds_up(someone)
     assert told.explanation.text.startswith(("Mostly because", "Among other things, because"))
     assert told.named_share > 0
     assert told.claims <= {claim.name for claim in written.claims}
@@ -105,6 +109,7 @@ def test_ours_knows_more_than_chance(found: Findings) -> None:
     assert value["parts", "insertion area"] > value["random", "insertion area"]
     assert value["parts", "named share"] > value["random", "named share"]
     assert value["parts", "additive error"] < 1e-5
+    assert value["parts", "adds up"] == 1.0
     assert value[SEARCH, "events to drop out"] <= value["parts", "events to drop out"]
     assert 0 < value["parts", "feature coverage"] <= 1
 

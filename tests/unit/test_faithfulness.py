@@ -1,13 +1,12 @@
-"""Deletion curves: the score after each deletion is exact, and explainers put events in the order they claim."""
+"""The case that is explained, and explainers, which put events in the order they claim."""
 
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from eval.faithfulness import area, at_random, by_cosine, by_parts, deletion_curve, first_choice, run
+from eval.faithfulness import area, at_random, by_cosine, by_parts, first_choice
 from eval.fused import Fused, train_fused
-from eval.interactions import Interactions
 from eval.world import World
 from recommend.parameters import Parameters
 from tests.evaluated_world import evaluated_world
@@ -19,10 +18,6 @@ SMALL = Parameters(factors=8, epochs=3, projection=6)
 class Trained(NamedTuple):
     world: World
     model: Fused
-
-    def without(self, user: int, items: np.ndarray) -> Interactions:
-        events = self.world.interactions
-        return events.take(~((events.user == user) & np.isin(events.item, items)))
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +34,6 @@ def test_the_case_is_the_best_unseen_item(trained: Trained) -> None:
     scores[events.item[events.user == user]] = -np.inf
     assert case.row == np.argmax(scores)
     assert (case.events.weights[case.used] != 0).all()
-
-
-def test_a_curve_is_what_full_recomputation_says(trained: Trained) -> None:
-    user, model = 5, trained.model
-    case = first_choice(model, trained.world.interactions, user)
-    order = case.used[::-1][:4]
-    curve = deletion_curve(model, case, user, order, steps=6)
-    expected = [
-        model.scores(trained.without(user, case.events.rows[order[:n]]), np.array([user]))[0, case.row]
-        for n in (0, 1, 2, 3, 4, 4, 4)  # after the last nothing changes
-    ]
-    np.testing.assert_allclose(curve, np.array(expected) / expected[0], rtol=1e-10)
 
 
 def test_the_first_part_is_the_event_that_adds_most(trained: Trained) -> None:
@@ -81,14 +64,3 @@ def test_random_orders_repeat_by_seed(trained: Trained) -> None:
 
 def test_the_area_of_a_flat_curve_is_one() -> None:
     assert area(np.ones(11)) == 1.0
-
-
-def test_parts_know_more_than_chance(trained: Trained) -> None:
-    found = run(trained.world, FakeEmbedder(), users=20, seeds=2, parameters=SMALL)
-    explainers = found["explainers"]
-    assert found["users"] == 20
-    assert all(figures["curve"][0] == 1.0 and len(figures["curve"]) == 11 for figures in explainers.values())
-    assert explainers["random"]["low"] > 0
-    assert explainers["random"]["difference"] == pytest.approx(
-        explainers["random"]["area"] - explainers["parts"]["area"]
-    )

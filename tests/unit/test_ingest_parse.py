@@ -50,6 +50,8 @@ def one_bad(field, value):
         ("type", "", "type is missing"),
         ("user_id", "x" * (MAX_ID + 1), "longer than 512"),
         ("item_id", "a\0b", "NUL"),
+        ("item_id", ".", "which addresses cannot hold"),
+        ("user_id", "..", "which addresses cannot hold"),
         ("ts", "soon", "not a time"),
         ("ts", "-1", "before 1970"),
         ("ts", "1969-12-31T23:59:59.999999", "before 1970"),

@@ -8,8 +8,7 @@ import pytest
 from eval import newcomers
 from eval.fused import train_fused
 from eval.interactions import Interactions
-from eval.newcomers import Newcomers, _NewUsers, told_later
-from eval.ranking import first_events
+from eval.newcomers import Newcomers, _NewUsers, first_events, told_later
 from eval.world import Claims, World
 from recommend.parameters import Parameters
 from tests.evaluated_world import USERS, evaluated_world
@@ -63,6 +62,16 @@ def test_claims_told_later_are_those_of_training(world: World) -> None:
     np.testing.assert_allclose(
         again.vectors(world.interactions, users), model.vectors(world.interactions, users), atol=1e-8
     )
+
+
+def test_known_events_weigh_what_they_alone_give(world: World) -> None:
+    events = world.interactions
+    halved = replace(events, weight=np.where(np.arange(len(events)) % 30 == 29, 1.0, 0.25 * np.sign(events.weight)))
+    known, later = first_events(halved, 5)
+    assert len(known) == 5 * USERS
+    assert len(later) == 25 * USERS
+    assert set(np.abs(known.weight)) == {1.0}  # the strongest event of each log comes last
+    np.testing.assert_array_equal(np.sort(np.concatenate([known.time, later.time])), np.sort(events.time))
 
 
 def test_hidden_items_have_no_events_and_only_asked_ones_are_relevant(world: World) -> None:

@@ -22,6 +22,7 @@ from eval.suites import ranking
 from eval.suites.ranking import run
 from eval.world import World
 from recommend.parameters import Parameters
+from recommend.theme_factors import ThemeParameters
 from tests.evaluated_world import USERS, evaluated_world
 from tests.small_world import FakeEmbedder
 
@@ -68,6 +69,7 @@ def with_another_future(world: World, part: Part, events: Interactions) -> World
 
 @pytest.mark.parametrize("cut", [*BY_TIME, OTHERS[0], OTHERS[1]], ids=lambda cut: cut.__name__)
 def test_nothing_after_the_cut_reaches_claims_factors_or_scores(world: World, cut: Cut) -> None:
+    world = replace(world, themes_by=ThemeParameters(factors=4))
     first = cut(world.interactions, 0)[0]
     other_world = with_another_future(world, first, world.interactions)
     other = cut(other_world.interactions, 0)[0]
@@ -164,6 +166,51 @@ def test_a_full_run_has_every_protocol_and_tunes(world: World, monkeypatch: pyte
     assert sampled == full  # there are not 99 others, so that both rank all items
 
 
+def test_each_protocol_by_time_is_tuned_for_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Everyone comes once a day, but that the first two of the last six events follow within the hour.
+    times = 86_400.0 * np.arange(30)
+    times[24:26] = times[23] + 60.0
+    events = replace(world.interactions, time=np.tile(times, USERS))
+    short = replace(world, interactions=events, logs=[replace(log, times=times) for log in world.logs])
+    monkeypatch.setattr(ranking, "ABLATIONS", {})
+    monkeypatch.setattr(ranking, "NULLS", ())
+    told: list[str] = []
+    found = run(short, FakeEmbedder(), Options(seeds=1, trials=1), told.append)
+    (note,) = (note for note in found.notes if "trials" in note)
+    for protocol in ("later visit", "global time"):
+        assert f"{protocol}: iALS (" in note
+        assert any(f"tuning for {protocol}, 1 trials" in line for line in told)
+    assert "same sitting" in found.protocols
+    # In the training part all events are a day apart, so that nothing can be searched for the same sitting.
+    assert "ranking: too few users to tune for same sitting: parameters are fixed" in told
+    assert f"same sitting: iALS (alpha0={FIXED['iALS']['alpha0']}" in note
+
+
+def test_a_sequential_recommender_is_a_row_on_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    sequential = pytest.importorskip("eval.sequential", reason="torch-rechub is not installed", exc_type=ImportError)
+    small = sequential.SequentialSettings(width=8, length=10, blocks=1, epochs=1)
+    monkeypatch.setattr(sequential, "SequentialSettings", lambda seed: small.model_copy(update={"seed": seed}))
+    found = run(world, FakeEmbedder(), Options(users=15, seeds=1, sequential=True), lambda _: None)
+    ours = [f for f in found.figures if f.subject == "SASRec" and f.segment == "all"]
+    assert {f.protocol for f in ours} == {"last 20 %", "later visit", "global time"}
+    assert {f.metric for f in ours} >= {"ndcg@10", "recall@10", "auc", "coverage@10"}
+    assert {t.protocol for t in found.tests if t.second == "SASRec"} == set(found.protocols)
+    assert any("SASRec keeps to the cuts by time" in note for note in found.notes)
+
+
+def test_the_markov_chain_goes_by_the_last_like(world: World) -> None:
+    part = cuts.last_events(world.interactions, 0)[0]
+    given = given_of(world, part)
+    scores = RECOMMENDERS["Markov chain"](given, {"smoothing": 1.0}, 0)
+    likes = part.train.take(part.train.weight > 0)
+    user = int(given.users[0])
+    last = likes.item[likes.user == user][-1]
+    follows = (likes.user[1:] == likes.user[:-1]) & (likes.item[:-1] == last)
+    counts = np.bincount(likes.item[1:][follows], minlength=likes.n_items)
+    share = np.bincount(likes.item, minlength=likes.n_items) / len(likes)
+    np.testing.assert_allclose(scores[0], (counts + share) / (counts.sum() + 1.0))
+
+
 def test_nobody_to_ask_is_said(world: World) -> None:
     empty = replace(world, interactions=world.interactions.take(world.interactions.weight < 0))
     with pytest.raises(EmptyWorldError, match="limner ingest"):
@@ -178,7 +225,7 @@ def test_the_best_point_is_found_for_each() -> None:
         return lambda point: -abs(point.get("ridge", 0.0) - 100.0)
 
     points = tune(measured, 5)
-    assert asked == ["iALS", "fused", "item-kNN", "EASE"]
+    assert asked == ["iALS", "fused", "item-kNN", "EASE", "Markov chain"]
     assert abs(points["EASE"]["ridge"] - 100) < abs(FIXED["EASE"]["ridge"] - 100)
 
 

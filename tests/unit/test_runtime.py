@@ -43,8 +43,7 @@ def test_one_server_tries_again_by_itself_and_several_take_over_from_each_other(
     assert (one._attempts, one._concurrency) == (3, 20)
     several = runtime.chat_at(settings(concurrency=50), TWO, "m")
     assert isinstance(several, Endpoints)
-    chats = [endpoint.chat for endpoint in several._endpoints]
-    assert [(c._base_url, c._attempts, c._concurrency) for c in chats if isinstance(c, OpenAIChat)] == [
+    assert [(c._base_url, c._attempts, c._concurrency) for c in several._chats if isinstance(c, OpenAIChat)] == [
         ("http://a:1/v1", 1, 50),
         ("http://b:2/v1", 1, 50),
     ]

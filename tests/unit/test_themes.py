@@ -17,7 +17,6 @@ from agent.themes import (
     UserLog,
     cluster,
     find_themes,
-    first_count,
 )
 from store.records import Item
 
@@ -178,13 +177,6 @@ def test_items_at_the_centre_of_the_catalogue() -> None:
     assert len(theme.events) == 4
 
 
-@pytest.mark.parametrize(
-    ("n", "k"), [(0, 0), (1, 1), (2, 2), (15, 2), (16, 2), (17, 3), (31, 3), (60, 5), (92, 6), (9999, 6)]
-)
-def test_first_count(n: int, k: int) -> None:
-    assert first_count(n) == k  # round(sqrt(n) / 1.6) within 2 and 6
-
-
 def test_the_heaviest_two_thousand_are_clustered() -> None:
     vectors = np.vstack([near(0, 1_250), near(1, 1_250, seed=1)])
     weight = np.ones(2_500)
@@ -197,20 +189,30 @@ def test_the_heaviest_two_thousand_are_clustered() -> None:
     assert labels.shape == (2_500,)
 
 
-def test_a_theme_with_more_than_half_of_the_likes_is_split() -> None:
-    halves = np.vstack([near(0, 10, 0.02) + 0.3 * np.eye(6)[3], near(0, 10, 0.02, seed=1) - 0.3 * np.eye(6)[3]])
-    vectors = unit(np.vstack([halves, near(1, 2, seed=2), near(2, 2, seed=3)]))
-    even = np.ones(len(vectors))
-    labels = cluster(vectors, even)
-    assert np.bincount(labels, weights=even).max() <= even.sum() / 2
-    assert len(set(labels[:10])) == len(set(labels[10:20])) == 1  # cut in the middle
-    heavy = np.where(np.arange(len(vectors)) >= 20, 20.0, 1.0)  # the big one has 20 of 100 likes: it stays
-    assert len(set(cluster(vectors, heavy)[:20])) == 1
+def test_groups_are_one_theme_while_they_are_more_alike_than_by_chance() -> None:
+    """Two bundles whose axes have a cosine of .2 are one theme, of .02 two."""
+    for cosine, themes in ((0.2, 1), (0.02, 2)):
+        other = np.r_[cosine, np.sqrt(1 - cosine**2), np.zeros(4)]
+        vectors = unit(np.vstack([np.tile(np.eye(6)[0], (5, 1)), np.tile(other, (5, 1))]))
+        assert len(set(cluster(vectors, np.ones(10)))) == themes
+    assert cluster(np.zeros((0, 6), dtype=np.float32), np.zeros(0)).tolist() == []
 
 
-def test_at_most_twelve_themes() -> None:
-    labels = cluster(near(0, 300, 0.05), np.r_[np.full(1, 1e6), np.ones(299)])
-    assert labels.max() + 1 <= 12
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((9, 9, 2), 3),  # exactly a tenth
+        ((18, 15, 2), 2),  # 6 % of all, 11 % of the strongest
+        ((5,) * 4 + (2,) * 6, 10),  # a sixteenth each, but two fifths of the strongest
+        ((2,) * 15, 12),  # at most twelve
+    ],
+)
+def test_what_is_small_beside_the_others_is_not_said(sizes: tuple[int, ...], said: int) -> None:
+    groups = [group for group, size in enumerate(sizes) for _ in range(size)]
+    items = items_of(np.eye(15)[groups], [f"c{group}" for group in groups])
+    log = log_of(*likes(*range(len(groups))))
+    still = log.__class__(**(log.__dict__ | {"times": np.full(len(groups), DAY)}))  # all of one age
+    assert len(find_themes(still, items, SETTINGS).interests) == said
 
 
 def test_rows_that_are_all_the_same_are_one_theme() -> None:

@@ -15,7 +15,7 @@ from api.http.state import StateDep
 from recommend.asking import MAX_QUESTION, Answer
 from recommend.facts import Facts
 
-router = APIRouter(tags=["questions"])
+router = APIRouter(prefix="/v1", tags=["questions"])
 
 
 def _says_something(question: str) -> str:

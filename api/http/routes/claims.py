@@ -26,7 +26,7 @@ from store.corrections import Action, Kind
 from store.standing import standing
 from store.tables import CorrectionRow
 
-router = APIRouter(tags=["claims"])
+router = APIRouter(prefix="/v1", tags=["claims"])
 
 OwnWords = Annotated[
     str, Field(min_length=1, max_length=LONGEST, examples=["Slow crime films"]), AfterValidator(own_words)

@@ -12,7 +12,7 @@ from api.http.bulk import BulkReport, Source
 from api.http.problems import responses
 from api.http.state import StateDep
 
-router = APIRouter(tags=["events"])
+router = APIRouter(prefix="/v1", tags=["events"])
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 
 

@@ -17,7 +17,7 @@ from store import pages
 from store.errors import NotFoundError
 from store.tables import ItemRow
 
-router = APIRouter(tags=["items"])
+router = APIRouter(prefix="/v1", tags=["items"])
 
 
 class Item(BaseModel):

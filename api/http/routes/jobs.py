@@ -13,7 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from agent.contract import Writer as ProfileWriter
-from api import runtime
+from api import batch, runtime
 from api.batch import whose
 from api.http import paging
 from api.http.auth import Reader, Writer, note
@@ -29,7 +29,7 @@ from store.records import MAX_ID
 from store.selection import Selection
 from store.tables import JobItemRow, JobRow
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(prefix="/v1", tags=["jobs"])
 MOST_USERS = 10_000
 _MOST_ATTRIBUTES = 20
 _NARROWING = {"where", "changed", "changed_since", "older_than", "drifted"}
@@ -187,8 +187,18 @@ def read_job(job_id: JobId, state: StateDep, _caller: Reader) -> JobProgress:
 @router.post("/jobs/{job_id}/cancel", summary="Cancel a job", responses=responses(404, 409))
 def cancel_job(job_id: JobId, state: StateDep, _caller: Writer) -> JobProgress:
     """Cancel what is queued; users under way are finished first. A job that is done or failed is a 409."""
-    with state.database.session() as session:
-        jobs.cancel(session, job_id, runtime.now())
+    batch.cancel(state.database, job_id)
+    return read_progress(state, job_id)
+
+
+@router.post("/jobs/{job_id}/resume", summary="Resume a job", responses=responses(404, 409))
+def resume_job(job_id: JobId, state: StateDep, _caller: Writer) -> JobProgress:
+    """Leave to the workers what is left of a run that a command had begun, and whose process is gone.
+
+    Workers take up by themselves what other workers have left. A job that is over, or that a living process works on,
+    is a 409.
+    """
+    batch.hand_over(state.database, job_id)
     return read_progress(state, job_id)
 
 

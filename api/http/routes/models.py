@@ -19,7 +19,7 @@ from recommend.parameters import Parameters
 from store import models
 from store.tables import ModelRow
 
-router = APIRouter(tags=["models"])
+router = APIRouter(prefix="/v1", tags=["models"])
 _MOST = (1 << 31) - 1
 
 ModelId = Annotated[int, Path(ge=1, le=_MOST, description="The id of a model.", examples=[3])]

@@ -17,7 +17,7 @@ from store import erasure
 from store.export import Export, export
 from store.user_import import import_user, read_export
 
-router = APIRouter(tags=["privacy"])
+router = APIRouter(prefix="/v1", tags=["privacy"])
 _CHUNK = 1 << 16
 
 

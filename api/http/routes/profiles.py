@@ -24,7 +24,7 @@ from store.profiles import StoredProfile
 from store.standing import Standing, standing
 from store.tables import ProfileRow
 
-router = APIRouter(tags=["profiles"])
+router = APIRouter(prefix="/v1", tags=["profiles"])
 
 Version = Annotated[int, Path(ge=1, lt=1 << 31, description="Of the profile.", examples=[3])]
 _Of = Annotated[int, Query(ge=1, lt=1 << 31, examples=[1])]

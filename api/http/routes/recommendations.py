@@ -13,7 +13,7 @@ from api.narration import narrated
 from recommend.contract import Explanation, Recommendations, WhatIf
 from recommend.service import Request
 
-router = APIRouter(tags=["recommendations"])
+router = APIRouter(prefix="/v1", tags=["recommendations"])
 
 MOST = 1_000
 """Items of one answer."""

@@ -11,7 +11,7 @@ from api.http.problems import responses
 from api.http.state import StateDep
 from store import search
 
-router = APIRouter(tags=["users"])
+router = APIRouter(prefix="/v1", tags=["users"])
 
 MOST = 200
 _CLAIMS = 3

@@ -22,7 +22,7 @@ from store.errors import NotFoundError
 from store.records import MAX_TEXT, User
 from store.tables import EventRow
 
-router = APIRouter(tags=["users"])
+router = APIRouter(prefix="/v1", tags=["users"])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LANGUAGE = r"^[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*$"
 _MICROSECOND = timedelta(microseconds=1)

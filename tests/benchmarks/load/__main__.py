@@ -9,43 +9,29 @@ audit rows under it, are gone at the end. It asserts nothing but that no request
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import httpx
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlmodel import col
 
-from api.runtime import database, now
+from api.runtime import database
 from api.settings import read_settings
-from store import keys
 from store.database import Database
-from store.tables import ApiKeyRow, AuditRow, ItemRow, ProfileRow
+from store.tables import ItemRow, ProfileRow
 from tests.benchmarks.run import Result, machine, print_result
+from tests.benchmarks.serving import Server, own_key, served
 
 KINDS = {"profiles": 400, "recommendations": 150, "explanations": 100}
 """Kinds of reads, and how many in a second are required."""
 P99_MS = 100
 """Required of recommendations."""
-
-
-class Server(NamedTuple):
-    """A running server."""
-
-    process: subprocess.Popen[str]
-    url: str
-
-    def cpu_s(self) -> float:
-        """CPU time of the process so far, in seconds."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(opened: Database, locust: str, kinds: list[str], seconds: int, clients: int) -> Result:
@@ -71,22 +57,16 @@ def measure(opened: Database, locust: str, kinds: list[str], seconds: int, clien
 def _told(opened: Database, work: Path) -> Iterator[Path]:
     """Write what the clients need to know into a file; the key is gone at the end, with what was noted under it."""
     with opened.session() as session:
-        token = keys.create(session, "load test", ["read"], now(), requests_per_minute=0)
         users = list(session.scalars(select(col(ProfileRow.user_id)).where(col(ProfileRow.active))))
         items = list(session.scalars(select(col(ItemRow.item_id))))
-    path = work / "told.json"
-    path.write_text(json.dumps({"token": token, "users": users, "items": items}), encoding="utf-8")
-    try:
+    with own_key(opened, "read") as token:
+        path = work / "told.json"
+        path.write_text(json.dumps({"token": token, "users": users, "items": items}), encoding="utf-8")
         yield path
-    finally:
-        key_id = token.split("_")[1]
-        with opened.session() as session:
-            session.execute(delete(AuditRow).where(col(AuditRow.key_id) == key_id))
-            session.execute(delete(ApiKeyRow).where(col(ApiKeyRow.key_id) == key_id))
 
 
 def _of_kind(kind: str, locust: str, told: Path, seconds: int, clients: int) -> Result:
-    with _server() as server:
+    with served() as server:
         _warm(server, kind, told)
         cpu = server.cpu_s()
         command = [locust, "--headless", "--json", "--skip-log", "--host", server.url, "--run-time", f"{seconds}s"]
@@ -131,34 +111,6 @@ def _percentile(times: dict[str, int], share: float) -> float:
         if left <= 0:
             return float(time)
     raise ValueError("no request has ended")
-
-
-@contextmanager
-def _server() -> Iterator[Server]:
-    """Run `limner serve` on a free port of this machine."""
-    limner = str(Path(sys.executable).with_name("limner"))
-    with tempfile.TemporaryFile("w") as log:
-        command = [limner, "serve", "--host", "127.0.0.1", "--port", "0"]
-        process = subprocess.Popen(
-            command, env={**os.environ, "COLUMNS": "300"}, stdout=log, stderr=subprocess.PIPE, text=True
-        )
-        assert process.stderr is not None
-        try:
-            url = _url(process.stderr)
-            threading.Thread(target=process.stderr.read, daemon=True).start()  # or it would wait for a full pipe
-            yield Server(process, url)
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _url(said: IO[str]) -> str:
-    lines = []
-    for line in said:
-        lines.append(line)
-        if found := re.search(r"listens at (http://\S+),", line):
-            return found[1]
-    raise RuntimeError(f"the server has not started: {''.join(lines)}")
 
 
 def main() -> None:

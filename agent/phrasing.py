@@ -1,0 +1,57 @@
+"""What no sentence of a model may do, whatever its words rest on: copy titles, speak of times, call a person "it"."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agent.verify import Grounds, Violation, verify
+from agent.verify.text import lemmas
+
+_MIN_TITLE, _LONG_TITLE = 5, 4
+_TIME = re.compile(
+    r"\b(?:lately|recent(?:ly)?|increasingly|no longer|used to|nowadays|these days|newly|(?:more|less) interested)\b"
+    r"|近来|最近|越来越|不再|曾经",
+    re.IGNORECASE,
+)
+_SOME = re.compile(r"\b(?:mix|mixed|some|part|partly|varied|variety)\b", re.IGNORECASE)
+_IT = re.compile(r"(?:^|[.!?]\s+)(?:It|They)\b")
+
+
+def echoes(name: str, sentence: str, titles: Sequence[str], grounds: Grounds) -> list[Violation]:
+    """Find what a model has copied from titles: the verifier takes titles as quoted, here nothing has quoted them.
+
+    A name says what items have in common, so it may be (part of) the titles of two of them. Titles are compared word
+    by word: a model changes case and quotation marks.
+    """
+    found = []
+    as_said = replace(grounds, items=(), others=())
+    for text in (name, sentence):
+        found += [v for v in verify(text, as_said).violations if v.kind in {"instruction", "personal_data"}]
+    spaced = [_spaced(title) for title in titles]
+    long = [words for words in spaced if words.count(" ") > _LONG_TITLE]
+    if any(len(t) > _MIN_TITLE and t in sentence for t in titles) or any(t in _spaced(sentence) for t in long):
+        found.append(Violation("name", "write no titles: they are added from the numbers"))
+    alone = [words for words in spaced if words.count(" ") > 2 and sum(words in other for other in spaced) == 1]  # noqa: PLR2004
+    if any(t in _spaced(name) and lemmas(t) not in grounds.vocabulary.phrases for t in alone):
+        found.append(Violation("name", "name what the items have in common, not one of them"))
+    return found
+
+
+def misspoken(text: str) -> list[Violation]:
+    """Find what a model says of times, which it is not told, and of the person as a thing."""
+    found = []
+    if match := _TIME.search(text):
+        found.append(Violation("trend", f'say nothing about time, as in "{match.group()}"'))
+    if _IT.search(text):
+        found.append(Violation("person", 'begin with a verb, not with "It"'))
+    return found
+
+
+def speaks_of_some(text: str) -> bool:
+    """Tell whether a text says that something holds for a part only."""
+    return bool(_SOME.search(text))
+
+
+def _spaced(text: str) -> str:
+    """Return the words alone, each between blanks, so that one text is found in another by whole words."""
+    return " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
