@@ -6,6 +6,7 @@ What a user has corrected stays corrected: see `agent.corrections`.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -107,6 +108,7 @@ class Profiler:
         fence: Called with the user and the version in the unit of work that stores it; a `ConflictError` that it
             raises keeps the version out.
         wanted: Asked before a user is begun; one who is not wanted any more is left out of the report.
+        around: Given the user, what is entered while their profile is written.
     """
 
     database: Database
@@ -121,6 +123,7 @@ class Profiler:
     force: bool = False
     fence: Callable[[Session, str, int], None] | None = None
     wanted: Callable[[str], bool] | None = None
+    around: Callable[[str], AbstractContextManager[object]] = nullcontext
 
     def __post_init__(self) -> None:
         self._vocabulary = Vocabulary.of(self.catalogue.base_rates)
@@ -158,7 +161,8 @@ class Profiler:
             user_id = due.inputs.user_id
             if report.stopped_by or not self._is_wanted(user_id):
                 return None
-            await self._user(due, report)
+            with self.around(user_id):
+                await self._user(due, report)
             if progress:
                 progress(1)
             return user_id

@@ -3,7 +3,8 @@
 import asyncio
 
 from agent.chat import ChatClient
-from recommend.asking import LIMIT_S, Answer, ask
+from recommend.asking import LIMIT_S, ask
+from recommend.contract import Answer
 from recommend.facts import Facts
 
 

@@ -8,7 +8,8 @@ put back.
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from agent.errors import AgentError
 from agent.loading import index_claims
 from agent.profiling import Report
 from agent.unit import Clock
+from api import tracing
 from api.desk import Desk
 from api.logs import without_content
 from api.settings import BatchSettings, Settings
@@ -148,6 +150,7 @@ class Chunks:
         made = await self._desk.profiler(job.request["writer"], force=job.request["force"], batch=batch)
         watch = _Watch(self, job, chunk, taken, report)
         made.fence, made.wanted = partial(self._fence, job, taken), watch.wanted
+        made.around = partial(_traced, job, report)
         ended = False
         try:
             ended = await self._unless_halted(made.write(sorted(taken), watch.see, report))
@@ -271,6 +274,16 @@ class _Watch:
                 self._noted.add(user_id)
         if self._chunks.observer is not None:
             self._chunks.observer(self._chunk, self._report)
+
+
+@contextmanager
+def _traced(job: JobRow, report: Report, user_id: str) -> Iterator[None]:
+    """Have a span over the writing of one profile; it does not say whose."""
+    about = {"limner.job_id": job.job_id, "limner.writer": job.request["writer"]}
+    with tracing.span("write profile", "INTERNAL", about) as note:
+        yield
+        if user_id in report.failed:
+            note.fail("failed")
 
 
 def judge(tally: Tally, bounds: BatchSettings) -> str | None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.settings import BatchSettings
 from store import jobs, runs
 from store.database import Database
-from store.jobs import JobState
+from store.records import JobState
 from store.runs import Figures
 from store.tables import JobRow
 

@@ -19,6 +19,7 @@ from agent.slots import BATCH
 from agent.unit import ModelInfo
 from agent.verify import Repetition
 from agent.writer import LlmWriter
+from api import tracing
 from api.console import err, progress_bar
 from api.settings import Settings
 from recommend.errors import NoModelError
@@ -174,7 +175,12 @@ def chat_at(
         )
         for url in urls
     ]
-    return Endpoints(chats, known, concurrency=most) if len(urls) > 1 else chats[0]
+    chat: ChatClient = Endpoints(chats, known, concurrency=most) if len(urls) > 1 else chats[0]
+    if not tracing.is_on():
+        return chat
+    from api.traced_chat import TracedChat  # noqa: PLC0415 - LangChain takes a second
+
+    return TracedChat(chat)
 
 
 @contextmanager

@@ -117,6 +117,19 @@ class WorkerSettings(BaseModel):
         return self
 
 
+class TelemetrySettings(BaseModel):
+    """Traces by OpenTelemetry.
+
+    Attributes:
+        otlp_endpoint: Base URL of a collector that takes OTLP over HTTP; none: no traces are made.
+        sample: Share of the requests and tasks that are traced, where the caller has not decided it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    sample: float = Field(default=1.0, ge=0, le=1)
+
+
 class BatchSettings(Policy):
     """Runs over many users, and when they write a profile anew.
 
@@ -159,6 +172,7 @@ class Settings(BaseSettings):
         api: The HTTP interface.
         worker: The workers that take jobs up.
         batch: Runs over many users.
+        telemetry: Traces by OpenTelemetry.
     """
 
     model_config = SettingsConfigDict(
@@ -175,6 +189,7 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     worker: WorkerSettings = WorkerSettings()
     batch: BatchSettings = BatchSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @classmethod
     def settings_customise_sources(

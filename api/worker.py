@@ -19,7 +19,7 @@ import structlog
 from procrastinate.exceptions import ProcrastinateException
 
 from agent.unit import Clock
-from api import runtime, training
+from api import runtime, tracing, training
 from api.chunks import Chunks, reason_of
 from api.console import Advance
 from api.desk import Desk
@@ -138,8 +138,8 @@ class Worker:
             Again: The worker stops.
         """
         del tries
-        with self._discreet(job_id):
-            await asyncio.to_thread(self._train, job_id)
+        with self._discreet(job_id), tracing.span("train", "CONSUMER", {"limner.job_id": job_id}) as note:
+            await asyncio.to_thread(self._train, job_id, note)
 
     @contextmanager
     def _discreet(self, job_id: str) -> Iterator[None]:
@@ -153,12 +153,15 @@ class Worker:
             raise RuntimeError("The task failed; the line before this one says where.") from None
 
     async def _chunk(self, job_id: str, chunk: int, tries: int) -> None:
-        left = await self._chunks.work(job_id, chunk)
+        about: tracing.Attributes = {"limner.job_id": job_id, "limner.chunk": chunk}
+        with tracing.span("profiles", "CONSUMER", about) as note:
+            left = await self._chunks.work(job_id, chunk)
+            note.add({"limner.left": left.users})
         if left.users:
             pause = min(self._settings.worker.pause_s * 2.0 ** min(tries, 10), _LONGEST_PAUSE_S)
             raise Again(0.0 if self._chunks.stopping else pause)
 
-    def _train(self, job_id: str) -> None:
+    def _train(self, job_id: str, note: tracing.Note) -> None:
         with self._opened.session() as session:
             attempt = trainings.take(session, job_id, self._clock(), self._settings.worker.tries)
             defaults = bool(jobs.get(session, job_id).request["defaults"]) if attempt else False
@@ -176,6 +179,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - even an error in the code must not keep a job from its end
             self._log.error("training_failed", job_id=job_id, **without_content(error))
             reason = reason_of(error)
+            note.fail(type(error).__name__)
         with self._opened.session() as session:
             trainings.end(session, job_id, attempt, self._clock(), result, reason)
         self._log.info("training", job_id=job_id, result=result)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import openai
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,9 +26,9 @@ from agent.verify.text import CITATION
 from agent.words import clean
 from prompts.loader import load
 from recommend.citing import holds, tidy
-from recommend.contract import Wire
-from recommend.facts import Fact, Facts, Found, Kind
-from recommend.questions import Pick, Tool, pick
+from recommend.contract import Answer, By, Source, Tool, ToolCall
+from recommend.facts import Fact, Facts, Found
+from recommend.questions import Pick, pick
 from store import profiles
 from store.tables import LlmCallRow
 
@@ -44,55 +44,6 @@ _CAN_ASK: dict[Language, str] = {
     "zh": "没有可以回答这个问题的记录。你可以问：画像说了什么、有什么变化、某一天做了什么、有什么推荐，"
     "为什么推荐某个条目。",
 }
-
-By = Literal["model", "rule"]
-
-
-class Source(Wire):
-    """What a sentence of an answer rests on.
-
-    Attributes:
-        n: The number under which the text cites it.
-        id: A claim's id in its profile, an event's, an item's, or the version of the profile.
-        what: What it says.
-    """
-
-    n: Annotated[int, Field(ge=1)]
-    kind: Kind
-    id: str
-    what: str
-
-
-class ToolCall(Wire):
-    """A tool that was called.
-
-    Attributes:
-        by: Who chose it.
-    """
-
-    name: Tool
-    arguments: dict[str, str | int]
-    by: By
-
-
-class Answer(Wire):
-    """The answer to a question.
-
-    Attributes:
-        text: Cites its sources as [1], [2].
-        sources: Those that the text cites. There are none only where there is nothing to say; then the text says
-            what can be asked.
-        by: Who worded the text: a `model`, checked, or a template (`rule`).
-        notes: What the reader should know, such as that the model's words did not hold.
-    """
-
-    user_id: str
-    question: str
-    text: str
-    sources: list[Source]
-    tool_calls: list[ToolCall]
-    by: By
-    notes: list[str] = Field(default_factory=list)
 
 
 class AskWords(BaseModel):

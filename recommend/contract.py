@@ -10,6 +10,9 @@ from agent.contract import SignedShare
 Rank = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Basis = Literal["events and profile", "events", "profile", "popularity"]
+FactKind = Literal["claim", "event", "item", "profile"]
+Tool = Literal["profile", "profile_changes", "search_events", "explanation", "recommendations"]
+By = Literal["model", "rule"]
 
 
 class Wire(BaseModel):
@@ -265,3 +268,50 @@ class WhatIf(Wire):
     was_score: float
     was_rank: Rank
     items: list[MovedItem]
+
+
+class Source(Wire):
+    """What a sentence of an answer rests on.
+
+    Attributes:
+        n: The number under which the text cites it.
+        id: A claim's id in its profile, an event's, an item's, or the version of the profile.
+        what: What it says.
+    """
+
+    n: Annotated[int, Field(ge=1)]
+    kind: FactKind
+    id: str
+    what: str
+
+
+class ToolCall(Wire):
+    """A tool that was called.
+
+    Attributes:
+        by: Who chose it.
+    """
+
+    name: Tool
+    arguments: dict[str, str | int]
+    by: By
+
+
+class Answer(Wire):
+    """The answer to a question.
+
+    Attributes:
+        text: Cites its sources as [1], [2].
+        sources: Those that the text cites. There are none only where there is nothing to say; then the text says
+            what can be asked.
+        by: Who worded the text: a `model`, checked, or a template (`rule`).
+        notes: What the reader should know, such as that the model's words did not hold.
+    """
+
+    user_id: str
+    question: str
+    text: str
+    sources: list[Source]
+    tool_calls: list[ToolCall]
+    by: By
+    notes: list[str] = Field(default_factory=list)

@@ -9,7 +9,7 @@ open no longer than one of them reads.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agent import archive
@@ -17,7 +17,7 @@ from agent.contract import Claim, Intent, Language, Profile
 from agent.diff import Change, diff
 from agent.words import clean, title_of
 from recommend import wording
-from recommend.contract import ClaimPart, EventPart, Part
+from recommend.contract import ClaimPart, EventPart, FactKind, Part
 from recommend.corrections import correct
 from recommend.errors import NoModelError, UnknownItemError
 from recommend.service import Recommender, Request
@@ -27,8 +27,6 @@ from store.errors import NotFoundError
 from store.records import Event, Item
 from store.search import FoundItem, Order
 from store.tables import UserRow
-
-Kind = Literal["claim", "event", "item", "profile"]
 
 SHOWN = 8
 SHOWN_PARTS = 5
@@ -58,7 +56,7 @@ class Fact(NamedTuple):
         names: Titles of items and names of claims in the text.
     """
 
-    kind: Kind
+    kind: FactKind
     id: str
     text: str
     names: tuple[str, ...] = ()

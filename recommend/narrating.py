@@ -22,7 +22,7 @@ from prompts.loader import load
 from recommend.contract import ClaimPart, CrowdPart, EventPart, Explanation, Part, RestPart
 from recommend.wording import Weighed, ordinal
 
-PROMPT = ("why", 1)
+PROMPT = ("why", 2)
 MAX_TOKENS = 200
 MAX_WORDS, MAX_SENTENCES = 70, 3
 _LANGUAGES: dict[Language, str] = {"en": "English", "zh": "Chinese (简体中文)"}

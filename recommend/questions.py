@@ -5,12 +5,11 @@
 import re
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from agent.verify.text import FILLER, content, lemma, starts_sentence, words
+from recommend.contract import Tool
 from store.search import FoundItem, Order
-
-Tool = Literal["profile", "profile_changes", "search_events", "explanation", "recommendations"]
 
 _CHANGES = re.compile(
     r"\b(?:chang\w*|differ\w*|new since|evolv\w*|shift\w*|updat\w*)\b|变化|变了|改变|不同|有什么新", re.IGNORECASE

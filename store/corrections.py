@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from psycopg import sql
 from sqlalchemy import ScalarSelect, Select, and_, select
@@ -10,10 +10,11 @@ from sqlmodel import Session, col
 
 from store.database import driver
 from store.errors import ConflictError, NotFoundError
+from store.records import CorrectedKind, CorrectionAction
 from store.tables import ClaimRow, CorrectionRow, ProfileRow, UserRow
 
-Action = Literal["reject", "less", "add", "pin", "rewrite"]
-Kind = Literal["interest", "dislike", "intent"]
+Action = CorrectionAction
+Kind = CorrectedKind
 
 _COLUMNS = tuple(CorrectionRow.model_fields)
 # Plain SQL, since a user's first read pays for it.

@@ -150,12 +150,18 @@ class Database:
         status = self.status()
         if status.current is None:
             raise MigrationError("The database is empty. Run `limner db upgrade`.")
-        _require_known(status.current)
+        require_known(status.current)
         if status.current != status.head:
             raise MigrationError(
                 f"The database is at revision {status.current}, and this version of Limner needs "
                 f"{status.head}. Run `limner db upgrade`."
             )
+
+    def clear(self) -> None:
+        """Removes all our tables and what is in them, so that a backup can be restored."""
+        self.downgrade("base")
+        with self.session() as session:
+            session.execute(text("drop table alembic_version"))
 
     def close(self) -> None:
         """Closes the pooled connections."""
@@ -172,7 +178,7 @@ class Database:
             config.attributes["connection"] = connection
             current = MigrationContext.configure(connection).get_current_revision()
             if current is not None:
-                _require_known(current)
+                require_known(current)
             try:
                 (command.downgrade if down else command.upgrade)(config, revision)
             except ProgrammingError as error:
@@ -269,7 +275,12 @@ def _is_connection_failure(error: OperationalError) -> bool:
     return isinstance(error.orig, psycopg.OperationalError) and error.orig.sqlstate is None
 
 
-def _require_known(revision: str) -> None:
+def require_known(revision: str) -> None:
+    """Refuses a revision that is not ours.
+
+    Raises:
+        MigrationError: It is not: a newer version of Limner has made it.
+    """
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if revision not in known:
         raise MigrationError(

@@ -15,11 +15,10 @@ from pydantic.config import JsonDict
 from sqlalchemy import select
 from sqlmodel import Session, SQLModel, col
 
-from store.corrections import Action, Kind
 from store.database import Database
 from store.errors import NotFoundError
 from store.privacy import Hasher
-from store.records import Identifier, Text
+from store.records import CorrectedKind, CorrectionAction, Identifier, Text
 from store.tables import (
     ApiKeyRow,
     AttemptRow,
@@ -105,7 +104,7 @@ class ExportedClaim(Part):
     """A claim of a profile, as it is stored."""
 
     claim_id: Words
-    kind: Kind
+    kind: CorrectedKind
     name: Text
     statement: Text
     strength: Number
@@ -140,8 +139,8 @@ class ExportedCorrection(Part):
 
     number: Annotated[int, Field(ge=1, lt=1 << 31)]
     created_at: Time
-    action: Action
-    kind: Kind
+    action: CorrectionAction
+    kind: CorrectedKind
     name: Text
     statement: Text | None
     claim_id: Words | None

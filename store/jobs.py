@@ -17,12 +17,9 @@ from sqlmodel import Session, col
 
 from store.database import driver
 from store.errors import ConflictError, NotFoundError
+from store.records import ItemState, JobKind
 from store.selection import FROM, Selection, condition
 from store.tables import JobItemRow, JobRow
-
-Kind = Literal["profiles", "train"]
-JobState = Literal["queued", "running", "done", "failed", "cancelled"]
-ItemState = Literal["queued", "running", "written", "unchanged", "failed", "cancelled"]
 
 CHUNK = 16
 """Users that a worker takes up at once."""
@@ -71,7 +68,7 @@ class Stranded(NamedTuple):
 
 def create(
     session: Session,
-    kind: Kind,
+    kind: JobKind,
     request: Mapping[str, Any],
     now: datetime,
     created_by: str | None = None,

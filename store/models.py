@@ -1,6 +1,8 @@
 """Trained models in the store: where their files are, and which one is active."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, text, update
@@ -59,6 +61,12 @@ def get(session: Session, model_id: int) -> ModelRow:
     if row is None:
         raise NotFoundError(f"There is no model {model_id}. GET /v1/models lists them.")
     return row
+
+
+def move(session: Session, paths: Mapping[int, Path]) -> None:
+    """Note where the files of models are now, by the models' ids."""
+    for model_id, path in paths.items():
+        session.execute(update(ModelRow).where(col(ModelRow.model_id) == model_id).values(path=str(path)))
 
 
 def active_model(session: Session) -> ModelRow | None:

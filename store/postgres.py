@@ -116,6 +116,15 @@ def version() -> str:
     return _run([str(_programs() / "postgres"), "--version"]).split()[-1]
 
 
+def program(name: str) -> Path | None:
+    """Return where the embedded server's wheel has a program of PostgreSQL; None if it has none."""
+    try:
+        found = _programs() / name
+    except ServerError:
+        return None
+    return found if found.exists() else None
+
+
 def _acquire(place: Path, tries: int) -> Lease:
     try:
         return acquire(place, partial(_prepare, place), partial(_answers, place), start_timeout_s=_START_TIMEOUT_S)

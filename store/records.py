@@ -5,7 +5,7 @@ Times are in UTC; `ts_offset` keeps the offset (minutes east of UTC) that a time
 """
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
@@ -14,6 +14,12 @@ MAX_TEXT = 1_000_000
 NO_IDS = frozenset({".", ".."})
 """Users and items cannot be called so: browsers and clients take these for steps in a path, encoded ones too."""
 NO_ID = "is . or .., which addresses cannot hold"
+
+JobKind = Literal["profiles", "train"]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+ItemState = Literal["queued", "running", "written", "unchanged", "failed", "cancelled"]
+CorrectionAction = Literal["reject", "less", "add", "pin", "rewrite"]
+CorrectedKind = Literal["interest", "dislike", "intent"]
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]

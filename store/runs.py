@@ -5,7 +5,7 @@ lock of PostgreSQL, which ends with the connection, and so with the process, how
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -87,7 +87,11 @@ def claim(database: Database, job_id: str) -> Iterator[None]:
             raise ConflictError(
                 f"Another process is at work on the job {job_id}. `limner batch status {job_id}` says how far it is."
             )
-        yield
+        try:
+            yield
+        finally:
+            with suppress(psycopg.Error):  # the server may be gone; closing alone frees it a moment later
+                connection.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", [job_id])
     finally:
         connection.close()
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import configure_mappers
 from sqlmodel import Field, SQLModel
 
 ITEMS_REVISION = Sequence("items_revision", start=2, metadata=SQLModel.metadata)
@@ -426,3 +427,6 @@ class IdempotencyRow(SQLModel, table=True):
     status: int | None = None
     headers: dict[str, str] = _json()
     body: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False, server_default=text("''::bytea")))
+
+
+configure_mappers()  # at once: rows that are read by plain SQL are made without a session, which would do it

@@ -72,7 +72,7 @@ def read(connection: Connection, hasher: Hasher) -> list[Tombstone]:
 
 def _rows(connection: Connection, hasher: Hasher) -> list[Tombstone]:
     rows = [Tombstone(*row) for row in connection.execute("select subject_hash, erased_at from erasures order by 2, 1")]
-    if rows and _fingerprint(hasher) not in {row.subject for row in rows}:
+    if rows and fingerprint(hasher) not in {row.subject for row in rows}:
         raise PrivacyKeyError
     return rows
 
@@ -83,10 +83,10 @@ def is_erased(connection: Connection, hasher: Hasher, user_id: str) -> bool:
     Raises:
         PrivacyKeyError: The tombstones were made under another key.
     """
-    subject, fingerprint = hasher.subject(user_id), _fingerprint(hasher)
+    subject, key = hasher.subject(user_id), fingerprint(hasher)
     query = "select subject_hash from erasures where subject_hash = any(%s)"
-    found = {row[0] for row in connection.execute(query, [[subject, fingerprint]])}
-    if fingerprint not in found and connection.execute("select from erasures limit 1").fetchone() is not None:
+    found = {row[0] for row in connection.execute(query, [[subject, key]])}
+    if key not in found and connection.execute("select from erasures limit 1").fetchone() is not None:
         raise PrivacyKeyError
     return subject in found
 
@@ -109,7 +109,7 @@ def put(connection: Connection, hasher: Hasher, subject: str, at: datetime) -> N
     """Store a tombstone; one that is there stays as it is."""
     connection.cursor().executemany(
         "insert into erasures (subject_hash, erased_at) values (%s, %s) on conflict do nothing",
-        [(_fingerprint(hasher), at), (subject, at)],
+        [(fingerprint(hasher), at), (subject, at)],
     )
 
 
@@ -130,7 +130,7 @@ def lift(connection: Connection, subject: str, at: datetime) -> None:
 
 def write_down(home: Path, hasher: Hasher, entry: Entry) -> None:
     """Add a line to the journal; it is on the disk when this returns."""
-    line = {"subject": entry.subject, "at": entry.at.isoformat(), "what": entry.what, "key": _fingerprint(hasher)}
+    line = {"subject": entry.subject, "at": entry.at.isoformat(), "what": entry.what, "key": fingerprint(hasher)}
     home.mkdir(parents=True, exist_ok=True)
     path = home / JOURNAL
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -160,9 +160,23 @@ def _entries(path: Path, hasher: Hasher) -> Iterator[Entry]:
             entry = Entry(told["subject"], datetime.fromisoformat(told["at"]), told["what"])
         except (ValueError, KeyError, TypeError):
             continue  # cut off: the erasure that it was to announce has not been made
-        if told.get("key") != _fingerprint(hasher):
+        if told.get("key") != fingerprint(hasher):
             raise PrivacyKeyError
         yield entry
+
+
+def complete_journal(connection: Connection, hasher: Hasher, home: Path) -> None:
+    """Write down what the database knows and the journal does not: the database is about to be replaced.
+
+    Raises:
+        PrivacyKeyError: They were made under another key.
+    """
+    written = read_journal(home, hasher)
+    for row in _rows(connection, hasher):
+        subject = row.subject.removeprefix(_ALLOWED)
+        known = written.get(subject)
+        if not row.subject.startswith(_KEY) and (known is None or known.at < row.erased_at):
+            write_down(home, hasher, Entry(subject, row.erased_at, "erased" if subject == row.subject else "allowed"))
 
 
 def merge(connection: Connection, hasher: Hasher, home: Path) -> list[Tombstone]:
@@ -181,5 +195,6 @@ def merge(connection: Connection, hasher: Hasher, home: Path) -> list[Tombstone]
     return read(connection, hasher)
 
 
-def _fingerprint(hasher: Hasher) -> str:
+def fingerprint(hasher: Hasher) -> str:
+    """Return what tells a privacy key from others; the key cannot be told from it."""
     return _KEY + hasher.subject(_NOBODY)

@@ -10,7 +10,8 @@ from api import runtime
 from api.asking import answered
 from api.console import out
 from api.settings import read_settings
-from recommend.asking import MAX_QUESTION, Answer
+from recommend.asking import MAX_QUESTION
+from recommend.contract import Answer
 from recommend.facts import Facts
 from recommend.service import Recommender
 

@@ -16,9 +16,11 @@ import uvicorn
 from api.console import err
 from api.http.app import create_app, replay_erasures
 from api.http.auth import is_loopback
+from api.http.openapi import VERSION
 from api.logs import log_json
 from api.runtime import database
 from api.settings import SettingsError, read_settings
+from api.tracing import tracing
 from store import keys
 
 _GRACE_S = 30
@@ -41,7 +43,7 @@ def command(
     """Serve the HTTP interface in one process; SIGTERM or Ctrl-C ends it when the requests under way have ended."""
     settings = read_settings()
     host = host or settings.api.host
-    with database(settings) as opened:
+    with tracing(settings.telemetry, "limner-serve", VERSION), database(settings) as opened:
         with opened.session() as session:
             locked = keys.any_key(session)
         if not locked and not is_loopback(host):

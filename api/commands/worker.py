@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from api.console import err
+from api.http.openapi import VERSION
 from api.logs import log_json
 from api.runtime import database, now
 from api.settings import read_settings
+from api.tracing import tracing
 from api.worker import Worker
 from store import erasure
 from store.privacy import hasher
@@ -21,7 +23,7 @@ def command(
     """Take jobs up, as many workers as you like on one database; SIGTERM or Ctrl-C ends one in good order."""
     settings = read_settings()
     log_json()
-    with database(settings) as opened:
+    with tracing(settings.telemetry, "limner-worker", VERSION), database(settings) as opened:
         erasure.replay(opened, hasher(settings.home, settings.privacy_key), settings.home, now())
         worker = Worker(settings, opened)
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from prometheus_fastapi_instrumentator import Instrumentator
 
-from api import runtime
+from api import runtime, tracing
 from api.http import openapi, problems
 from api.http.idempotency import Idempotency
 from api.http.metrics import DatabaseFigures
@@ -32,6 +32,7 @@ from api.http.routing import add_routes
 from api.http.state import State
 from api.pages import routes as pages
 from api.settings import Settings
+from api.tracing import Traces
 from store import erasure
 from store.database import Database
 
@@ -90,6 +91,8 @@ def create_app(settings: Settings, opened: Database | None = None) -> FastAPI:
         app, include_in_schema=False
     )
     app.add_middleware(RequestLog)
+    if tracing.is_on():
+        app.add_middleware(Traces)
     for module in (meta, *_V1):
         add_routes(app, module.router)
     pages.install(app)

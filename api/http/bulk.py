@@ -11,9 +11,10 @@ import orjson
 import polars as pl
 from anyio.to_thread import run_sync
 from fastapi import Query, Request
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel
 
 from api import runtime
+from api.contract import MOST_TOLD, BulkReport, RejectedRow
 from api.http.auth import Caller, note
 from api.http.ids import storable
 from api.http.middleware import NDJSON, check_json
@@ -32,30 +33,9 @@ Source = Annotated[
         description="A stable name of where the rows come from: part of the identity of events without an id.",
     ),
 ]
-MOST_TOLD = 100
 _PATIENCE_S = 30.0
 _GZIP = b"\x1f\x8b"
 _UNKNOWN_TYPE = re.compile(r"unknown event type .*; known:", re.DOTALL)
-
-
-class RejectedRow(BaseModel):
-    """A row that cannot be stored; its content is not repeated."""
-
-    row: int = Field(description="Its place in the array, or its line; from 1.", examples=[3])
-    reason: str = Field(examples=["ts is missing"])
-
-
-class BulkReport(BaseModel):
-    """What became of the rows; those stored, known, rejected and dropped make up those read."""
-
-    rows_read: int = Field(examples=[1_000])
-    rows_stored: int = Field(description="That made or changed something.", examples=[990])
-    rows_known: int = Field(description="That said nothing new.", examples=[9])
-    rows_rejected: int = Field(examples=[1])
-    rows_dropped: int = Field(description="Whose users were erased.", examples=[0])
-    stubs_made: int = Field(description="Items that are known only because an event named them.", examples=[0])
-    users_made: int = Field(examples=[12])
-    rejected: list[RejectedRow] = Field(description=f"At most {MOST_TOLD} of the rows that cannot be stored.")
 
 
 def body(row: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:

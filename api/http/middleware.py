@@ -21,6 +21,7 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import tracing
 from api.http import problems
 from api.http.auth import Caller, authenticate
 from api.http.problems import Problem
@@ -78,6 +79,7 @@ class RequestLog:
                 milliseconds=round((time.perf_counter() - began) * 1_000, 1),
                 key_id=caller.key_id if caller else None,
                 request_id=request_id,
+                **tracing.trace_id(),
             )
 
 

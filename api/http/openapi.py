@@ -6,8 +6,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from api.contract import ProblemDocument
 from api.http.middleware import UNSAFE
-from api.http.problems import ProblemDocument, documented
+from api.http.problems import documented
 
 try:
     VERSION = metadata.version("limner")

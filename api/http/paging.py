@@ -2,29 +2,19 @@
 
 import base64
 import binascii
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated
 
 import orjson
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict
 
 from api.http.problems import Problem
 
-Row = TypeVar("Row")
 Key = tuple[str | int, ...]
 
 Limit = Annotated[int, Query(ge=1, le=200, description="The most rows of a page.", examples=[50])]
 After = Annotated[
     str | None, Query(max_length=8_192, pattern="^[A-Za-z0-9_-]*$", description="The `next` of the page before.")
 ]
-
-
-class Page(BaseModel, Generic[Row]):
-    """Some rows, and the cursor of the page after; null on the last page."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    items: list[Row]
-    next: str | None = None
 
 
 def encode(key: Key) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import DataError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -19,6 +18,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from agent.errors import AgentError, ChatError, ProfileError
+from api.contract import ProblemDocument
 from api.http.sessions import is_page
 from api.logs import without_content
 from recommend.errors import NoModelError, RecommendError, UnknownItemError
@@ -51,25 +51,6 @@ class Problem(Exception):  # noqa: N818 - it is what the standard calls it
         self.detail = detail
         self.headers = dict(headers or {})
         self.extra = extra
-
-
-class FieldError(BaseModel):
-    """What is wrong with one part of a request."""
-
-    where: str = Field(examples=["body.user_id"])
-    message: str = Field(examples=["Field required"])
-
-
-class ProblemDocument(BaseModel):
-    """Problem details, as in RFC 9457."""
-
-    model_config = ConfigDict(extra="allow")
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    errors: list[FieldError] | None = None
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -10,11 +10,12 @@ from starlette.responses import Response
 
 from agent.errors import ModelError
 from api import runtime
+from api.contract import Corrected, ProfileVersion
 from api.correcting import LONGEST, correct, own_words
 from api.http.auth import UserEditor, UserReader, UserWriter
 from api.http.ids import ClaimId, UserId
-from api.http.routes.claims import Corrected, CorrectionId, make_change
-from api.http.routes.profiles import ProfileVersion, consenting, diff_profile, list_profile_versions
+from api.http.routes.claims import CorrectionId, make_change
+from api.http.routes.profiles import consenting, diff_profile, list_profile_versions
 from api.http.state import State, StateDep
 from api.pages import likeness_view
 from api.pages.rendering import is_swap, page_router, render, see, segment

@@ -41,6 +41,8 @@ TARGETS = ("command", "worker", "database", "model")
 CONCURRENCY = 8
 _ANSWER_S = 0.25
 _PATIENCE_S, _REAL_PATIENCE_S = 180.0, 6 * 3_600.0  # for anything to come about; a real model writes for hours
+_START_S = 600.0  # of the model's server, on a machine with other work
+_LOG_TAIL = 2_000
 _LONGEST_WAIT_S, _REAL_LONGEST_WAIT_S = 2.0, 15.0  # from the first user written to the kill
 _SETTINGS = {
     "WORKER__HEARTBEAT_S": "1", "WORKER__STALLED_S": "2.5", "WORKER__TRIES": "50",
@@ -116,6 +118,7 @@ class Model:
             self.port = int(free.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self._log = home / "model.log"
+        self._process: subprocess.Popen[bytes] | None = None
         if real is None:
             self.name, self._counts = MODEL, True
             self._argv = [
@@ -134,12 +137,20 @@ class Model:
             self._env = vllm_env(settings, build, usable_cores())
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it, and wait until it answers.
+
+        Raises:
+            RuntimeError: It has ended instead.
+            TimeoutError: It takes too long.
+        """
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._argv, env=os.environ | self._env, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
             )
-        until(self._answers, f"the model's server to answer (see {self._log})", _PATIENCE_S)
+        process = self._process
+        until(lambda: self._answers() or process.poll() is not None, "the model's server to answer", _START_S)
+        if process.poll() is not None:
+            raise RuntimeError(f"the model's server has ended:\n{self._log.read_text()[-_LOG_TAIL:]}")
 
     def _answers(self) -> bool:
         try:
@@ -149,8 +160,9 @@ class Model:
 
     def kill(self) -> None:
         """Kill it and the processes that it has started."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
     @property
     def calls(self) -> int | None:
@@ -174,8 +186,12 @@ class Scene:
         self._job_id = ""
 
     def __enter__(self) -> Self:
-        self._open()
-        self.model.start()
+        try:
+            self._open()
+            self.model.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -196,6 +212,9 @@ class Scene:
         """Return how many users are written."""
         return int(self.rows("select count(*) from job_items where state = 'written'")[0][0])
 
+    def _begun(self) -> bool:
+        return bool(self.rows("select 1 from jobs"))
+
     def _cut_off(self) -> int:
         return int(self.rows("select count(*) from attempts where outcome <> 'written'")[0][0])
 
@@ -212,6 +231,10 @@ class Scene:
             process.kill()
             process.wait()
 
+    def _said(self) -> str:
+        """Return the end of what the commands have said."""
+        return (self._home / "commands.log").read_text()[-_LOG_TAIL:]
+
     def _done(self, *args: str) -> int:
         with self._running(*args) as process:
             return process.wait(self._patience_s)
@@ -219,8 +242,10 @@ class Scene:
     def begin(self, users: int) -> None:
         """Store the users, and a run for them: the first command is killed as soon as the run is there."""
         add_crowd(self.database, users)
-        with self._running("batch", "run", "--all", "--no-policy"):
-            until(lambda: bool(self.rows("select 1 from jobs")), "the run to begin", _PATIENCE_S)
+        with self._running("batch", "run", "--all", "--no-policy") as process:
+            until(lambda: self._begun() or process.poll() is not None, "the run to begin", _PATIENCE_S)
+        if not self._begun():
+            raise RuntimeError(f"the run did not begin:\n{self._said()}")
         with self.database.session() as session:
             self._job_id = runs.latest(session)
 
@@ -234,7 +259,7 @@ class Scene:
             until(lambda: self.written() > before or process.poll() is not None, "the run to go on", self._patience_s)
             time.sleep(self._rng.uniform(0.0, self._longest_wait_s))
             if process.poll() is not None:
-                raise RuntimeError(f"{args} ended before anything was killed; see {self._home}/commands.log")
+                raise RuntimeError(f"{args} ended before anything was killed:\n{self._said()}")
             under_way = self._under_way()
             if target in {"command", "worker"}:
                 process.kill()
@@ -244,7 +269,9 @@ class Scene:
                 os.kill(self._postmaster(), signal.SIGKILL)
             code = process.wait(self._patience_s)
         if target in {"database", "model"} and code != Ended.OUT_OF_REACH:
-            raise RuntimeError(f"the command ended with {code}, and not with 5, as the {target} was killed")
+            raise RuntimeError(
+                f"the command ended with {code}, not with 5, as the {target} was killed:\n{self._said()}"
+            )
         if target == "database":
             self._open()
         if target == "model":

@@ -12,7 +12,8 @@ from api.http.auth import UserReader
 from api.http.ids import UserId
 from api.http.problems import responses
 from api.http.state import StateDep
-from recommend.asking import MAX_QUESTION, Answer
+from recommend.asking import MAX_QUESTION
+from recommend.contract import Answer
 from recommend.facts import Facts
 
 router = APIRouter(prefix="/v1", tags=["questions"])

@@ -1,20 +1,21 @@
 """Claims: what a user says about those of their profile, and what that changes in their top 10."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated, Literal, NamedTuple, Self
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from sqlmodel import Session
 
 from agent.errors import ModelError
 from api import runtime
+from api.contract import Corrected, Correction, Page, RankChange, Wire
 from api.correcting import LONGEST, correct, own_words
 from api.http import etags, paging
 from api.http.auth import UserReader, UserWriter
 from api.http.ids import ClaimId, UserId
-from api.http.paging import After, Limit, Page
+from api.http.paging import After, Limit
 from api.http.problems import responses
 from api.http.routes.profiles import consenting, etag_of
 from api.http.state import State, StateDep
@@ -22,7 +23,6 @@ from recommend.comparing import NO_EFFECT, Ranker, compare
 from recommend.corrections import LESS_RHO
 from recommend.errors import NoModelError
 from store import corrections
-from store.corrections import Action, Kind
 from store.standing import standing
 from store.tables import CorrectionRow
 
@@ -32,12 +32,6 @@ OwnWords = Annotated[
     str, Field(min_length=1, max_length=LONGEST, examples=["Slow crime films"]), AfterValidator(own_words)
 ]
 CorrectionId = Annotated[int, Path(ge=1, lt=1 << 31, description="Of a correction.", examples=[7])]
-
-
-class Wire(BaseModel):
-    """Base of what comes in and goes out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class NewClaim(Wire):
@@ -65,40 +59,6 @@ class NewWords(Wire):
         if self.name is None and self.statement is None:
             raise ValueError("give a name, a statement or both")
         return self
-
-
-class Correction(Wire):
-    """What the user has said about a claim; `name`, `statement` and `evidence` are those of the claim then."""
-
-    correction_id: int = Field(examples=[7])
-    created_at: datetime
-    action: Action = Field(examples=["reject"])
-    kind: Kind
-    claim_id: str | None = Field(description="In the version of the profile at that time.", examples=["i1"])
-    name: str = Field(examples=["Crime and film noir"])
-    statement: str | None = Field(examples=["Enjoys crime and film noir, such as Fargo."])
-    new_name: str | None = Field(description="In the user's words (`rewrite`).")
-    new_statement: str | None = Field(description="In the user's words (`rewrite`).")
-    evidence: list[str] = Field(description="Ids of the events that the claim cited.", examples=[["4f1d0c6a"]])
-    rho: float | None = Field(description="What is left of its weight (`less`).", examples=[0.3])
-    undone_at: datetime | None
-
-
-class RankChange(Wire):
-    """An item whose rank changes; null where it is not in the top 10."""
-
-    item_id: str = Field(examples=["50"])
-    title: str = Field(examples=["Star Wars (1977)"])
-    before: int | None = Field(examples=[4])
-    after: int | None = Field(examples=[None])
-
-
-class Corrected(Wire):
-    """A correction, and what it changes in the user's top 10; or null, and `note` says why that is not known."""
-
-    correction: Correction
-    changes: list[RankChange] | None
-    note: str | None
 
 
 class _Made(NamedTuple):

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.contract import BulkReport
 from api.http import bulk
 from api.http.auth import Writer
-from api.http.bulk import BulkReport, Source
+from api.http.bulk import Source
 from api.http.problems import responses
 from api.http.state import StateDep
 

@@ -1,16 +1,17 @@
 """Items: what users act on."""
 
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.contract import BulkReport, Item, Page
 from api.http import bulk, paging
 from api.http.auth import Reader, Writer
-from api.http.bulk import BulkReport, Source
+from api.http.bulk import Source
 from api.http.ids import ItemId
-from api.http.paging import After, Limit, Page
+from api.http.paging import After, Limit
 from api.http.problems import responses
 from api.http.state import StateDep
 from store import pages
@@ -18,37 +19,6 @@ from store.errors import NotFoundError
 from store.tables import ItemRow
 
 router = APIRouter(prefix="/v1", tags=["items"])
-
-
-class Item(BaseModel):
-    """An item; a `stub` is known only because an event named it."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        json_schema_extra={
-            "example": {
-                "item_id": "50",
-                "title": "Star Wars (1977)",
-                "categories": ["Action", "Adventure", "Sci-Fi"],
-                "attributes": {"year": 1977},
-                "description": None,
-                "price": None,
-                "image_caption": None,
-                "created_at": None,
-                "stub": False,
-            }
-        },
-    )
-    item_id: str
-    title: str
-    categories: list[str]
-    attributes: dict[str, Any]
-    description: str | None
-    price: float | None
-    image_caption: str | None
-    created_at: datetime | None
-    stub: bool
 
 
 class NewItem(BaseModel):

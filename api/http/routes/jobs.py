@@ -9,23 +9,23 @@ from typing import Annotated, Any, Literal
 import anyio
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Path, Query, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from agent.contract import Writer as ProfileWriter
 from api import batch, runtime
 from api.batch import whose
+from api.contract import EXAMPLE_JOB, Counts, Job, JobItem, JobProgress, Page, Wire
 from api.http import paging
 from api.http.auth import Reader, Writer, note
-from api.http.paging import After, Limit, Page
+from api.http.paging import After, Limit
 from api.http.problems import responses
 from api.http.state import State, StateDep
 from api.queue import Whose, enqueue_profiles
 from api.run_report import RunReport, make_report
 from store import jobs
 from store.errors import ConflictError, NotFoundError
-from store.jobs import ItemState, JobState, Kind
-from store.records import MAX_ID
+from store.records import MAX_ID, ItemState
 from store.selection import Selection
 from store.tables import JobItemRow, JobRow
 
@@ -36,8 +36,7 @@ _NARROWING = {"where", "changed", "changed_since", "older_than", "drifted"}
 _EVENT_PAUSE_S = 0.5
 _READING_SHARE = 0.1  # of the time goes into counting a large job's items, at most
 
-_EXAMPLE = "4c8d1f0e2b6a4d7f9e3c5a1b8d7e6f20"
-JobId = Annotated[str, Path(min_length=1, max_length=64, description="The id of a job.", examples=[_EXAMPLE])]
+JobId = Annotated[str, Path(min_length=1, max_length=64, description="The id of a job.", examples=[EXAMPLE_JOB])]
 
 
 def _text(given: Any) -> Any:
@@ -53,12 +52,6 @@ ListedUserId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 
 def _each_once(users: list[str]) -> list[str]:
     return list(dict.fromkeys(users))
-
-
-class Wire(BaseModel):
-    """Base of what comes in and goes out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class NewJob(Wire):
@@ -98,57 +91,6 @@ class NewJob(Wire):
             return None
         who: dict[str, Any] = {"everyone": True} if self.users == "all" else {"users": tuple(self.users)}
         return Selection(**who, **said)
-
-
-class Counts(Wire):
-    """Items by state."""
-
-    queued: int = 0
-    running: int = 0
-    written: int = Field(default=0, examples=[412])
-    unchanged: int = 0
-    failed: int = 0
-    cancelled: int = 0
-
-
-class Job(Wire):
-    """A job."""
-
-    job_id: str = Field(examples=[_EXAMPLE])
-    kind: Kind
-    state: JobState
-    request: dict[str, Any] = Field(
-        description="What was asked for; of listed users, how many.",
-        examples=[{"users": "all", "writer": "llm", "force": False}],
-    )
-    total: int = Field(description="Users of a job of profiles.", examples=[943])
-    created_at: datetime
-    created_by: str | None = Field(description="Id of the key that asked for it.", examples=["5f0c6a9b3e4f"])
-    started_at: datetime | None
-    finished_at: datetime | None
-    reason: str | None = Field(description="Why it failed.")
-    model_id: int | None = Field(default=None, description="The model that a training made.")
-
-
-class JobProgress(Job):
-    """A job, and how far it is."""
-
-    counts: Counts
-    tokens: int = Field(description="That the language model has read and written for it.", examples=[81_234])
-    eta: datetime | None = Field(description="When it ends, if it goes on as so far.")
-
-
-class JobItem(Wire):
-    """One user of a job of profiles."""
-
-    user_id: str = Field(examples=["405"])
-    state: ItemState
-    reason: str | None = Field(description="Why it failed.", examples=["the model's server cannot be reached"])
-    version: int | None = Field(description="Of the profile that was written.", examples=[3])
-    tokens: int = Field(examples=[1_204])
-    attempt: int = Field(description="How often it was taken up.", examples=[1])
-    started_at: datetime | None
-    finished_at: datetime | None
 
 
 @router.post("/jobs", status_code=202, summary="Create a job", responses=responses(404))

@@ -1,21 +1,21 @@
 """Models: what recommendations are made with; one is active."""
 
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 from pydantic import ConfigDict, Field
 
 from api import training
+from api.contract import JobProgress, Page, TrainedModel, Wire
 from api.http import paging
 from api.http.auth import Admin, Reader
-from api.http.paging import After, Limit, Page
+from api.http.paging import After, Limit
 from api.http.problems import responses
-from api.http.routes.jobs import JobProgress, Wire, read_progress
+from api.http.routes.jobs import read_progress
 from api.http.state import StateDep
 from api.queue import enqueue_training
 from recommend.model import Card
-from recommend.parameters import Parameters
 from store import models
 from store.tables import ModelRow
 
@@ -23,21 +23,6 @@ router = APIRouter(prefix="/v1", tags=["models"])
 _MOST = (1 << 31) - 1
 
 ModelId = Annotated[int, Path(ge=1, le=_MOST, description="The id of a model.", examples=[3])]
-
-
-class TrainedModel(Wire):
-    """A trained model."""
-
-    model_id: int = Field(examples=[3])
-    active: bool = Field(examples=[True])
-    created_at: datetime
-    embedder: str = Field(description="That its texts were embedded with.", examples=["all-minilm-l6-v2"])
-    watermark: datetime = Field(description="Time of the latest event that it has learned from.")
-    events: int = Field(description="That it has learned from.", examples=[100_000])
-    users: int = Field(description="That it has learned from.", examples=[943])
-    seconds: float = Field(description="That the training took.", examples=[3.2])
-    metrics: dict[str, float] = Field(description="On held-out data, if it was measured.", examples=[{"ndcg@10": 0.2}])
-    parameters: Parameters
 
 
 class Training(Wire):

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from tempfile import SpooledTemporaryFile
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 
 from agent import archive
 from api import runtime
+from api.contract import ImportedUser
 from api.http.auth import Admin, UserReader, note
 from api.http.ids import UserId
 from api.http.problems import responses
@@ -19,17 +19,6 @@ from store.user_import import import_user, read_export
 
 router = APIRouter(prefix="/v1", tags=["privacy"])
 _CHUNK = 1 << 16
-
-
-class ImportedUser(BaseModel):
-    """Who was taken in, and how much."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    user_id: str = Field(examples=["405"])
-    items: int = Field(description="That were not there yet.", examples=[3])
-    events: int = Field(examples=[412])
-    profiles: int = Field(description="Versions of the profile.", examples=[3])
-    corrections: int = Field(examples=[1])
 
 
 @router.get("/users/{user_id}/export", summary="Export a user", response_model=Export, responses=responses(404))

@@ -1,21 +1,22 @@
 """Profiles: the active one, its versions, what changed between two, and having one written anew."""
 
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from agent import archive
-from agent.contract import Claim, Language, Profile
+from agent.contract import Profile
 from agent.contract import Writer as ProfileWriter
 from agent.diff import diff
+from api.contract import ClaimChange, JobProgress, Page, ProfileDiff, ProfileVersion, Wire
 from api.http import etags, paging
 from api.http.auth import UserEditor, UserReader
 from api.http.ids import UserId
-from api.http.paging import After, Limit, Page
+from api.http.paging import After, Limit
 from api.http.problems import Problem, responses
-from api.http.routes.jobs import JobProgress, read_progress
+from api.http.routes.jobs import read_progress
 from api.http.state import State, StateDep
 from api.queue import enqueue_profiles
 from store import profiles
@@ -106,42 +107,6 @@ EXAMPLE = {
     "quality": {"first_try": 2, "repaired": 0, "fallback": 0, "interpretive": 0.0},
 }
 _DOCUMENT = {200: {"model": Profile, "content": {"application/json": {"example": EXAMPLE}}}}
-
-
-class Wire(BaseModel):
-    """Base of what comes in and goes out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ProfileVersion(Wire):
-    """A version of a profile in a list."""
-
-    version: int = Field(examples=[3])
-    active: bool
-    created_at: datetime
-    language: Language
-    writer: ProfileWriter
-    model: str | None = Field(description="That wrote the words.", examples=["qwen2.5-coder-1.5b"])
-    events_read: int = Field(examples=[412])
-
-
-class ClaimChange(Wire):
-    """A claim before and after; null where it was not there."""
-
-    before: Claim | None
-    after: Claim | None
-    what: list[str] = Field(description="`new`, `gone`, or what differs.", examples=[["strength +0.41 to +0.35"]])
-    why: str | None = Field(description="Why it came, went or has other words; null where it was not noted.")
-
-
-class ProfileDiff(Wire):
-    """What changed between two versions."""
-
-    user_id: str = Field(examples=["405"])
-    from_version: int = Field(examples=[1])
-    to_version: int = Field(examples=[3])
-    changes: list[ClaimChange]
 
 
 class Refresh(Wire):

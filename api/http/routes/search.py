@@ -3,8 +3,9 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator
 
+from api.contract import ClaimFound, UserFound, UsersFound
 from api.http.auth import Admin, note
 from api.http.ids import storable
 from api.http.problems import responses
@@ -15,33 +16,6 @@ router = APIRouter(prefix="/v1", tags=["users"])
 
 MOST = 200
 _CLAIMS = 3
-
-
-class ClaimFound(BaseModel):
-    """A claim, and the cosine of its text and the text sought."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    claim_id: str = Field(examples=["i1"])
-    kind: str = Field(examples=["interest"])
-    name: str = Field(examples=["1940s and 1950s war dramas"])
-    statement: str = Field(examples=["Enjoys war dramas of the 1940s and 1950s, such as Casablanca."])
-    similarity: float = Field(examples=[0.71])
-
-
-class UserFound(BaseModel):
-    """A user, and the nearest claims of the active profile, the nearest first."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    user_id: str = Field(examples=["405"])
-    similarity: float = Field(description="Of the nearest claim.", examples=[0.71])
-    claims: list[ClaimFound]
-
-
-class UsersFound(BaseModel):
-    """Users, the nearest first."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    items: list[UserFound]
 
 
 @router.get("/users/search", summary="Search users by claim text", responses=responses())

@@ -3,18 +3,19 @@
 import zoneinfo
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue
 from sqlmodel import Session
 
+from api.contract import DeclaredUser, ListedUser, LoggedEvent, Page, Wire
 from api.http import etags, paging
 from api.http.auth import Reader, UserEditor, UserReader, note
 from api.http.ids import UserId
-from api.http.paging import After, Limit, Page
+from api.http.paging import After, Limit
 from api.http.problems import Problem, responses
 from api.http.state import StateDep
 from store import declared, pages
@@ -26,20 +27,6 @@ router = APIRouter(prefix="/v1", tags=["users"])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LANGUAGE = r"^[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*$"
 _MICROSECOND = timedelta(microseconds=1)
-
-
-class Wire(BaseModel):
-    """Base of what comes in and goes out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ListedUser(Wire):
-    """A user in a list."""
-
-    user_id: str = Field(examples=["405"])
-    consent: bool
-    profile_version: int | None = Field(description="Of the active profile; null: there is none.", examples=[3])
 
 
 @cache
@@ -82,29 +69,6 @@ class Declaration(Wire):
     attributes: Annotated[dict[str, JsonValue], AfterValidator(_small)] = Field(default_factory=dict)
     language: Annotated[str, Field(pattern=_LANGUAGE, max_length=64)] | None = None
     tz: Annotated[str | None, AfterValidator(_zone)] = Field(default=None, description="An IANA time zone.")
-
-
-class DeclaredUser(Wire):
-    """A user as declared."""
-
-    user_id: str = Field(examples=["405"])
-    attributes: dict[str, Any] = Field(examples=[{"occupation": "librarian"}])
-    consent: bool
-    language: str | None = Field(examples=["en"])
-    tz: str | None = Field(examples=["Europe/Paris"])
-
-
-class LoggedEvent(Wire):
-    """Something that a user did."""
-
-    event_id: str = Field(examples=["c0ffee…"])
-    item_id: str | None = Field(examples=["50"])
-    type: str = Field(examples=["rating"])
-    ts: datetime = Field(description="In UTC.")
-    ts_offset: int | None = Field(description="Minutes east of UTC that the time came with.", examples=[60])
-    value: float | None = Field(examples=[4.0])
-    text: str | None
-    context: dict[str, Any] = Field(examples=[{"device": "phone"}])
 
 
 @router.get("/users", summary="List users", responses=responses())
