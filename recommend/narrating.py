@@ -252,6 +252,7 @@ def _turned_round(said: _Said, explanation: Explanation, language: Language) -> 
     signs: dict[str, float] = {}
     for part in explanation.parts:
         signs[_name(part)] = max(signs.get(_name(part), part.contribution), part.contribution)
+    unpopular = any(isinstance(part, CrowdPart) and part.contribution < 0 for part in explanation.parts)
     c = explanation.counterfactual
     thought: set[str] = set()
     if c is not None and c.new_rank is not None:
@@ -259,9 +260,10 @@ def _turned_round(said: _Said, explanation: Explanation, language: Language) -> 
     for start, end in said.sentences:
         sentence = said.plain[start:end]
         conceded = _concedes(sentence)
-        if conceded and not any(part.contribution < 0 for part in explanation.parts):
+        names = [name for at, name in said.named if start <= at < end and name != explanation.title]
+        if conceded and not (unpopular or any(signs.get(name, 0.0) < 0 for name in names)):
             return True
-        for name in (name for at, name in said.named if start <= at < end and name != explanation.title):
+        for name in names:
             if name in thought and _thinks_away(sentence):
                 continue
             if name not in signs or (signs[name] < 0 and not conceded):

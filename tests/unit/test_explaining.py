@@ -432,6 +432,7 @@ LIES = {
     "a rank": "It is 3rd because of your interest in 1940s and 1950s war dramas.",
     "the new rank as the rank": "It is 57th because you gave Casablanca 5 stars.",
     "against as for": "Because you gave MASH 2 stars and Casablanca 5 stars.",
+    "for as against": "Because you gave Casablanca 5 stars, although many like it.",
     "the newcomer as a reason": "Because you gave Casablanca 5 stars, as with Notorious.",
     "denied": "Because you gave Casablanca 5 stars and not because of your interest in war dramas.",
     "a person": "Because you gave Casablanca 5 stars, as did Humphrey.",
@@ -458,6 +459,12 @@ class TestNarration:
     def test_concessions_need_something_against(self) -> None:
         text = "Although you gave Casablanca 5 stars, it is here because of your interest in 1950s war dramas."
         assert not holds(text, explained(parts=[WAR, PARTS[1]]), "en")
+
+    def test_that_few_like_it_may_be_conceded(self) -> None:
+        few = CrowdPart(contribution=-0.02, text="few like it")
+        text = "Recommended because you gave Casablanca 5 stars, although few people like it."
+        assert holds(text, explained(parts=[WAR, PARTS[1], few]), "en")
+        assert not holds(text, explained(), "en")
 
     def test_without_a_counterfactual_nothing_is_thought_away(self) -> None:
         assert not holds(TRUE[3], explained(counterfactual=None), "en")
