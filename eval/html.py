@@ -128,7 +128,7 @@ def view(report: Report) -> Page:
     """Arrange a report for its reader."""
     data = report.data
     return Page(
-        title=f"How good is Limner on {data.name}?",
+        title=f"How good is Limner on {'your own data' if data.name == 'own' else data.name}?",
         lead=(
             "Limner reads what people did and draws each of them a written profile; it recommends by it, and says why. "
             f"Here it read {data.events:,} events of {data.users:,} users with {data.items:,} items. What each user "

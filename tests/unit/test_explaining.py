@@ -462,7 +462,7 @@ class TestNarration:
 
     def test_that_few_like_it_may_be_conceded(self) -> None:
         few = CrowdPart(contribution=-0.02, text="few like it")
-        text = "Recommended because you gave Casablanca 5 stars, although few people like it."
+        text = "Recommended because you gave Casablanca 5 stars, although few like it."
         assert holds(text, explained(parts=[WAR, PARTS[1], few]), "en")
         assert not holds(text, explained(), "en")
 
