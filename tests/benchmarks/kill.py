@@ -43,7 +43,7 @@ _ANSWER_S = 0.25
 _PATIENCE_S, _REAL_PATIENCE_S = 180.0, 6 * 3_600.0  # for anything to come about; a real model writes for hours
 _START_S = 600.0  # of the model's server, on a machine with other work
 _LOG_TAIL = 2_000
-_LONGEST_WAIT_S, _REAL_LONGEST_WAIT_S = 2.0, 15.0  # from the first user written to the kill
+_LONGEST_WAIT_S, _REAL_LONGEST_WAIT_S = 2.0, 4.0  # from the first user written to the kill
 _SETTINGS = {
     "WORKER__HEARTBEAT_S": "1", "WORKER__STALLED_S": "2.5", "WORKER__TRIES": "50",
     "BATCH__CONCURRENCY": str(CONCURRENCY), "LLM__USERS_AT_ONCE": str(CONCURRENCY // 2),

@@ -1,5 +1,6 @@
 """The key of a unit: each of its inputs changes it, and nothing else does."""
 
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ def test_how_a_run_goes_is_no_part_of_the_recipe() -> None:
     made = Profiler(database, FakeEmbedder(), catalogue, EvidenceSettings(), "en", lambda: NOW)
     knobs: dict[str, Any] = {
         "users_at_once": 99, "max_fallback": 0.01, "force": True, "fence": lambda *_: None, "wanted": lambda _: True,
+        "around": lambda _: nullcontext(),
     }  # fmt: skip
     known = {"database", "embedder", "catalogue", "evidence", "language", "clock", "llm", *knobs}
     assert {field.name for field in fields(Profiler)} == known  # a new one is either: decide which
