@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,8 @@ _numbers = itertools.count(1)
 
 os.environ |= {"COLUMNS": "300", "NO_COLOR": "1"}  # what commands print is compared as lines
 os.environ["IRSPACK_NUM_THREADS_DEFAULT"] = "1"  # several threads add up in any order: factors would differ in a digit
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; commands that we start inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis_settings.register_profile("limner", deadline=None)  # a busy machine is no fault
 hypothesis_settings.load_profile("limner")
 
