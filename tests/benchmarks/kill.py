@@ -48,6 +48,7 @@ _SETTINGS = {
     "WORKER__HEARTBEAT_S": "1", "WORKER__STALLED_S": "2.5", "WORKER__TRIES": "50",
     "BATCH__CONCURRENCY": str(CONCURRENCY), "LLM__USERS_AT_ONCE": str(CONCURRENCY // 2),
 }  # fmt: skip
+_REAL_SETTINGS = {"WORKER__HEARTBEAT_S": "5", "WORKER__STALLED_S": "30"}  # an engine on the CPU leaves others little
 
 Say = Callable[[str], None]
 
@@ -181,7 +182,8 @@ class Scene:
         self._longest_wait_s = _LONGEST_WAIT_S if real is None else _REAL_LONGEST_WAIT_S
         self._rng = random.Random(seed)  # noqa: S311
         self.model = Model(home, real)
-        self._settings = _SETTINGS | {"LLM__BASE_URL": self.model.url, "LLM__MODEL": self.model.name}
+        where = {"LLM__BASE_URL": self.model.url, "LLM__MODEL": self.model.name}
+        self._settings = _SETTINGS | (_REAL_SETTINGS if real else {}) | where
         self._holding = ExitStack()
         self._job_id = ""
 
