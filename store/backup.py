@@ -28,6 +28,7 @@ from store.privacy import Hasher
 
 MANIFEST, DUMP, FOLDER = "manifest.json", "database.dump", "recommenders"
 _CHUNK = 1 << 20
+_OLDEST = "0004"  # the first revision with erasures
 _DAMAGED = (BadZipFile, OSError, EOFError, RuntimeError, zlib.error)  # what a wrong byte in an archive can lead to
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -84,12 +85,14 @@ def backup(database: Database, file: Path, now: datetime, version: str) -> Manif
         version: Of Limner.
 
     Raises:
-        BackupError: The database is empty, or there is such a file.
+        BackupError: The database is empty or older than erasures are, or there is such a file.
         StoreError: `pg_dump` is missing, too old, or has failed, or the file cannot be written.
     """
     status = database.status()
     if status.current is None:
         raise BackupError("The database is empty: there is nothing to back up.")
+    if status.current < _OLDEST:
+        raise BackupError(f"The database is at revision {status.current}: run `limner db upgrade` before a backup.")
     if file.exists():
         raise BackupError(f"{file} exists already. Give the backup another name.")
     server = dumps.major(status.server_version)

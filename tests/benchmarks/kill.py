@@ -274,6 +274,8 @@ class Scene:
             raise RuntimeError(
                 f"the command ended with {code}, not with 5, as the {target} was killed:\n{self._said()}"
             )
+        if target == "worker":
+            time.sleep(float(self._settings["WORKER__STALLED_S"]))  # until then it is thought to live
         if target == "database":
             self._open()
         if target == "model":

@@ -364,6 +364,14 @@ def test_an_older_database_and_a_model_whose_file_is_gone(
     empty.require_head()
 
 
+def test_a_database_from_before_there_were_erasures_is_upgraded_first(empty: Database, tmp_path: Path) -> None:
+    empty.upgrade()
+    empty.downgrade("0003")
+    with pytest.raises(BackupError, match="revision 0003: run `limner db upgrade`"):
+        backups.backup(empty, tmp_path / "older.zip", NOW, "0.1.0")
+    assert list(tmp_path.iterdir()) == []
+
+
 # The commands.
 
 

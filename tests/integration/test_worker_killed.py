@@ -264,7 +264,7 @@ def refreshed(http: httpx.Client, urls: list[str], user: str, writer: Writer, rn
                 continue
             if answer.status_code == 202:
                 return str(answer.json()["job_id"])
-            # The server that had begun with it was killed: for 15 minutes nobody can say whether it ended.
+            # The server that had begun with it was killed: for 30 seconds nobody can say whether it ended.
             assert (answer.status_code, answer.json()["type"]) == (409, "urn:limner:problem:under-way"), answer.text
             break
     raise AssertionError("no server takes it")
