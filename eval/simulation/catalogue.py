@@ -60,16 +60,22 @@ class Catalogue:
             for options in (words.makers, theme.traits, theme.things, words.facets, words.shelves)
         )
         lower = {"trait": trait.lower(), "thing": thing.lower(), "theme": theme.name.lower(), "facet": facet.lower()}
-        described = words.description.format(**lower, maker=maker)
+        described = words.description.format(**lower, maker=maker) if words.description else None
         pictured = rng.random() < words.pictured
+        years = theme.years or words.years
         median, spread = words.price
         return {
             "item_id": self.ids[n],
             "title": words.title.format(maker=maker, trait=trait, thing=thing),
-            "categories": [theme.name if self.named[self.theme[n]] else shelf, facet],
-            "attributes": {words.maker: maker, "year": str(rng.integers(words.years[0], words.years[1] + 1))},
-            "description": described[0].upper() + described[1:],
+            "categories": list(dict.fromkeys([*self._shelf(n, shelf), facet])),
+            "attributes": {words.maker: maker} | ({"year": str(rng.integers(years[0], years[1] + 1))} if years else {}),
+            "description": described[0].upper() + described[1:] if described else None,
             "price": round(float(np.exp(rng.normal(np.log(median), spread))), 2),
             "image_caption": words.caption.format(**lower, maker=maker) if pictured else None,
             "created_at": int(UNTIL.timestamp()) - (DAYS + int(rng.integers(1, 400))) * DAY,
         }
+
+    def _shelf(self, n: int, shelf: str) -> tuple[str, ...]:
+        """Return what an item stands under: the theme's categories where the catalogue names it, else a shelf."""
+        theme = self.words.themes[self.theme[n]]
+        return (theme.categories or (theme.name,)) if self.named[self.theme[n]] else (shelf,)

@@ -77,7 +77,8 @@ class Simulation:
         if self.language not in DOMAINS:
             raise ValueError(f"there is no language {self.language}: choose {', '.join(DOMAINS)}")
         if self.domain not in DOMAINS[self.language]:
-            raise ValueError(f"there is no domain {self.domain}: choose {', '.join(DOMAIN_NAMES)}")
+            known = ", ".join(DOMAINS[self.language])
+            raise ValueError(f"there is no domain {self.domain} in {self.language}: choose {known}")
         for name, value, least in (
             ("users", self.users, 1),
             ("items", self.catalogue_size, len(self.words.themes)),

@@ -5,12 +5,19 @@ from typing import NamedTuple
 
 
 class Theme(NamedTuple):
-    """A theme: its name, what its items are called, what sets them apart, and what people type to find them."""
+    """A theme: its name, what its items are called, what sets them apart, and what people type to find them.
+
+    Attributes:
+        categories: Of its items where the catalogue names it; its name, if there are none.
+        years: First and last year of its items; the domain's, if None.
+    """
 
     name: str
     things: tuple[str, ...]
     traits: tuple[str, ...]
     searches: tuple[str, ...]
+    categories: tuple[str, ...] = ()
+    years: tuple[int, int] | None = None
 
 
 class Acts(NamedTuple):
@@ -30,10 +37,10 @@ class Domain:
         facets: Categories that cut across the themes; every item has one.
         maker: The attribute that says who made an item, and the made-up makers.
         title: Of `maker`, `trait` and `thing`.
-        description: Of `trait`, `thing`, `theme` and `facet`, in lower case.
+        description: Of `trait`, `thing`, `theme` and `facet`, in lower case; None where items have none.
         caption: Of an image, likewise.
         pictured: Share of items with an image caption.
-        years: First and last year of an item.
+        years: First and last year of an item; None where items have none.
         price: Median and spread (of the logarithm).
         first: What a user does on first meeting an item.
         again: What a user does next with an item that they like.
@@ -46,19 +53,27 @@ class Domain:
     maker: str
     makers: tuple[str, ...]
     title: str
-    description: str
+    description: str | None
     caption: str
     pictured: float
-    years: tuple[int, int]
+    years: tuple[int, int] | None
     price: tuple[float, float]
     first: Acts
     again: Acts
     averse: Acts
 
 
-def theme(name: str, things: str, traits: str, searches: str) -> Theme:
+def theme(
+    name: str,
+    things: str,
+    traits: str,
+    searches: str,
+    categories: tuple[str, ...] = (),
+    years: tuple[int, int] | None = None,
+) -> Theme:
     """Read a theme's lists, parted by commas."""
-    return Theme(name, *(tuple(part.strip() for part in text.split(",")) for text in (things, traits, searches)))
+    lists = (tuple(part.strip() for part in text.split(",")) for text in (things, traits, searches))
+    return Theme(name, *lists, categories, years)  # type: ignore[arg-type]
 
 
 def words(text: str) -> tuple[str, ...]:

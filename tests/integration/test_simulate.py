@@ -17,7 +17,7 @@ from agent.evidence import DEFAULT_TYPES, EvidenceSettings
 from agent.loading import prepare_catalogue
 from agent.profiling import Profiler
 from api.cli import main
-from eval.simulation.domains import DOMAIN_NAMES, DomainName
+from eval.simulation.domains import DOMAIN_NAMES, DOMAINS, DomainName
 from eval.simulation.files import Written, simulate
 from eval.simulation.plan import Simulation
 from store import profiles
@@ -72,11 +72,13 @@ def test_profiles_find_the_planted_main_theme(database: Database, tmp_path: Path
     assert (len(report.failed), report.stopped_by) == (0, None)
     categories = pl.read_parquet(written.interests).filter(pl.col("named"))["interest"].unique().to_list()
     steady = truth.filter(pl.col("drifted_at").is_null() & pl.col("main").is_in(categories))
+    stands_under = {theme.name: theme.categories or (theme.name,) for theme in DOMAINS["en"][domain].themes}
     right = 0
     for user_id, main_theme in steady.select("user_id", "main").iter_rows():
         with database.session() as session:
             profile = archive.from_rows(profiles.load(session, user_id))
-        right += any(main_theme.lower() in claim.name.lower() for claim in profile.interests)
+        names = [claim.name.lower() for claim in profile.interests]
+        right += any(category.lower() in name for category in stands_under[main_theme] for name in names)
     assert right > 0.6 * len(steady)
 
 
