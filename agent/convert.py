@@ -1,12 +1,14 @@
-"""GGUF weights to the safetensors that vLLM and transformers load: `python -m agent.convert FOLDER OUT`.
+"""Weights to the safetensors that vLLM and transformers load: `python -m agent.convert FOLDER OUT [ADAPTER]`.
 
-Quantised weights are turned back into bfloat16, in which a CPU computes fastest. The work is done in a
-process of its own, so that its gigabytes, progress bars and warnings stay out of the caller.
+Quantised weights (GGUF) are turned back into bfloat16, in which a CPU computes fastest, and an adapter (LoRA) is merged
+into them. The work is done in a process of its own, so that its gigabytes, progress bars and warnings stay out of the
+caller.
 """
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from agent.errors import ModelError
 
@@ -14,14 +16,15 @@ GGUF = "model.gguf"
 _TAIL_LINES = 8
 
 
-def convert(source: Path, out: Path, log: Path, keep_open: tuple[int, ...] = ()) -> None:
-    """Convert `source/model.gguf` into the folder `out`, in a child process.
+def convert(source: Path, out: Path, log: Path, keep_open: tuple[int, ...] = (), adapter: Path | None = None) -> None:
+    """Convert the weights in `source` into the folder `out`, in a child process.
 
     Args:
-        source: The folder with the GGUF file.
+        source: The folder with `model.gguf`, or with a model that transformers reads.
         out: Gets `model.safetensors`, the configuration and the tokenizer with its chat template.
         log: What the child says is kept here.
         keep_open: Descriptors that the child inherits; a lock held on one lasts as long as the child.
+        adapter: A folder with a LoRA adapter for these weights, as peft saves it.
 
     Raises:
         ModelError: The child failed, or wrote no weights or no chat template.
@@ -29,7 +32,7 @@ def convert(source: Path, out: Path, log: Path, keep_open: tuple[int, ...] = ())
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         done = subprocess.run(
-            [sys.executable, "-m", "agent.convert", str(source.resolve()), str(out.resolve())],
+            [sys.executable, "-m", "agent.convert", *(str(path.resolve()) for path in (source, out, adapter) if path)],
             cwd=Path(__file__).resolve().parents[1],  # where `agent` is found, installed or not
             stdin=subprocess.DEVNULL,
             stdout=sink,
@@ -51,22 +54,27 @@ def convert(source: Path, out: Path, log: Path, keep_open: tuple[int, ...] = ())
         raise ModelError(f"The weights of {source} carry no chat template, so they cannot chat.")
 
 
-def main(source: Path, out: Path) -> None:
+def main(source: Path, out: Path, adapter: Path | None = None) -> None:
     """Convert in this process."""
     import torch  # noqa: PLC0415 - seconds and gigabytes that only the child pays for
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
 
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF, local_files_only=True)
+    packed: dict[str, Any] = {}
+    if (source / GGUF).is_file():
+        packed = {"gguf_file": GGUF}
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, **packed)
     tokenizer.save_pretrained(out)
-    model = AutoModelForCausalLM.from_pretrained(
-        source,
-        gguf_file=GGUF,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.bfloat16,
-        local_files_only=True,
-    )
+    if packed:
+        packed["quantization_config"] = GgufConfig(dequantize=True)
+    exact = torch.bfloat16 if adapter is None else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=exact, local_files_only=True, **packed)
+    if adapter is not None:
+        from peft import PeftModel  # noqa: PLC0415
+
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        model.to(dtype=torch.bfloat16)
     model.save_pretrained(out)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

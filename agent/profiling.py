@@ -129,7 +129,8 @@ class Profiler:
         self._vocabulary = Vocabulary.of(self.catalogue.base_rates)
 
     @property
-    def _unit(self) -> Unit:
+    def unit(self) -> Unit:
+        """What makes the profile of one user after another."""
         return Unit(
             self.embedder,
             self.catalogue,
@@ -230,7 +231,7 @@ class Profiler:
         weight = total_weight(log.types, log.values, self.evidence)
         try:
             before = load_before(self.database, user_id, afresh=self.force)
-            draft = self._unit.draft(chunk.loaded, n, before)
+            draft = self.unit.draft(chunk.loaded, n, before)
         except (ProfileError, StoreError) as error:
             return _Due(chunk.inputs[n], in_force, weight, None, error)
         return _Due(chunk.inputs[n], in_force, weight, before, draft)
@@ -261,7 +262,7 @@ class Profiler:
 
     def _start(self, user_id: str) -> int | None:
         with self.database.session() as session:
-            return profiles.start_attempt(session, user_id, self._unit.writer, self.clock())
+            return profiles.start_attempt(session, user_id, self.unit.writer, self.clock())
 
     def _end(self, attempt: int, outcome: str, reason: str, account: Account) -> None:
         with self.database.session() as session:
@@ -275,7 +276,7 @@ class Profiler:
             raise draft
         for _ in range(_ROUNDS):
             inputs = inputs._replace(corrections_revision=in_force.revision)
-            profile = await self._unit.profile(draft, in_force, unit_key(inputs, self.recipe), account, before)
+            profile = await self.unit.profile(draft, in_force, unit_key(inputs, self.recipe), account, before)
             try:
                 version = await in_thread(self._store, profile, inputs, weight, attempt, account)
             except ConflictError:

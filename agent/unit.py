@@ -39,8 +39,8 @@ class ModelInfo:
 
 
 def sampling(settings: WriterSettings) -> dict[str, float]:
-    """Return how a model is asked, as it goes into a profile."""
-    return {"temperature": 0.0, **settings.model_dump()}
+    """Return how a model is asked, as it goes into a profile, beside the hashes of its prompts."""
+    return {"temperature": 0.0, **settings.model_dump(exclude={"examples"})}
 
 
 @dataclass(frozen=True)

@@ -55,17 +55,19 @@ class WriterSettings(BaseModel):
         themes_per_call: Themes put into words by one call: 1 suits small models, 12 large ones.
         max_claims: Claims of a profile that the model puts into words, the strongest; the others keep the template's
             words. So the cost of a profile has a bound, however long the log.
+        examples: Whether the prompts show examples; a model that was taught on these very tasks needs none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     max_repairs: int = Field(default=1, ge=0, le=2)
     themes_per_call: int = Field(default=1, ge=1, le=12)
     max_claims: int = Field(default=7, ge=1)
+    examples: bool = True
 
 
-def prompts_in(language: Language) -> dict[str, Prompt]:
-    """Return the prompts in use for a language, by name."""
-    own = "" if language == "en" else f"-{language}"
+def prompts_in(language: Language, *, examples: bool = True) -> dict[str, Prompt]:
+    """Return the prompts in use for a language, by name: with examples in that language, or in brief for any."""
+    own = ("" if language == "en" else f"-{language}") if examples else "-brief"
     named = {name: name if name == "repair" else name + own for name in PROMPTS}
     return {name: load(named[name], version) for name, version in PROMPTS.items()}
 
@@ -148,11 +150,20 @@ class SummaryLine(NamedTuple):
     tries: int
 
 
+class Passed(NamedTuple):
+    """An answer that passed every check: the prompt that it is to, the values of its variables, and its JSON."""
+
+    role: str
+    variables: Mapping[str, str]
+    answer: str
+
+
 @dataclass
 class Account:
-    """The calls that one profile took."""
+    """The calls that one profile took, and the answers of the model that can be used."""
 
     calls: list[Call] = field(default_factory=list)
+    passed: list[Passed] = field(default_factory=list)
 
     def add(self, role: str, prompt: Prompt, usage: Usage, outcome: str, detail: str | None = None) -> None:
         """Keep a call."""
@@ -192,9 +203,9 @@ class LlmWriter:
         language: Language,
         settings: WriterSettings = WriterSettings(),  # noqa: B008 - frozen
     ) -> None:
-        self._chat, self._repetition, self._language = chat, repetition, language
+        self.chat, self._repetition, self._language = chat, repetition, language
         self.settings = settings
-        self._prompts = prompts_in(language)
+        self._prompts = prompts_in(language, examples=settings.examples)
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -203,7 +214,7 @@ class LlmWriter:
 
     async def aclose(self) -> None:
         """Close the model's connections."""
-        await self._chat.aclose()
+        await self.chat.aclose()
 
     async def claims(
         self, tasks: Sequence[ClaimTask], account: Account, settled: Sequence[tuple[ClaimTask, Worded]] = ()
@@ -269,7 +280,7 @@ class LlmWriter:
         prompt = self._prompts["theme"]
         messages = prompt.render(self._variables(tasks))
         try:
-            answer, usage = await self._chat.ask(messages, themes_words(len(tasks)), MAX_TOKENS * len(tasks))
+            answer, usage = await self.chat.ask(messages, themes_words(len(tasks)), MAX_TOKENS * len(tasks))
         except ChatError as error:
             account.add("theme", prompt, error.usage, error.outcome, str(error))
             if error.outcome not in _MENDABLE:
@@ -281,10 +292,11 @@ class LlmWriter:
 
         async def mended(n: int) -> Worded:
             worded, verdict = judged[n]
+            written = ThemesWords(groups=[answer.groups[n]]).model_dump_json()
             if verdict.passes:
+                account.passed.append(Passed("theme", self._variables([tasks[n]]), written))
                 return replace(worded, tries=1)
-            refused = ThemesWords(groups=[answer.groups[n]]).model_dump_json()
-            return await self._claim(tasks[n], (), account, Refused(refused, verdict.violations))
+            return await self._claim(tasks[n], (), account, Refused(written, verdict.violations))
 
         return await together([mended(n) for n in range(len(tasks))])
 
@@ -455,7 +467,7 @@ class LlmWriter:
         before = refused.tries if refused else 0
         for more in range(1, self.settings.max_repairs + (1 if refused else 2)):
             try:
-                answer, usage = await self._chat.ask(messages, schema, max_tokens)
+                answer, usage = await self.chat.ask(messages, schema, max_tokens)
             except ChatError as error:
                 account.add(role, prompt, error.usage, error.outcome, str(error))
                 if error.outcome not in _MENDABLE:
@@ -466,6 +478,7 @@ class LlmWriter:
             result, verdict = await in_thread(check, answer)  # calls of others go on meanwhile
             if verdict.passes:
                 account.add(role, prompt, usage, "ok")
+                account.passed.append(Passed(role, variables, answer.model_dump_json()))
                 return result, before + more
             account.add(role, prompt, usage, "violations", _listed(verdict.violations))
             messages = base + self._repair(answer.model_dump_json(), verdict.violations)

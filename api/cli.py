@@ -37,6 +37,7 @@ _COMMANDS = {
     "why": ("recommend", "why"),
     "ask": ("ask", "command"),
     "simulate": ("simulate", "command"),
+    "writer": ("writer", "app"),
     "worker": ("worker", "command"),
     "serve": ("serve", "command"),
     "doctor": ("doctor", "command"),

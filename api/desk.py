@@ -129,7 +129,7 @@ class Desk:
         if writer == "llm":
             info = await asyncio.to_thread(runtime.fetch_model, self._settings)
             chat = WhenAsked(info.name, partial(self._chat, batch=batch))
-            asked = self._settings.llm.writer
+            asked = runtime.asked(self._settings)
             made.llm = (LlmWriter(chat, Repetition(self.embedder.embed), made.language, asked), info)
         return made
 

@@ -94,5 +94,5 @@ def world_of(store: Database, settings: Settings, embedder: Embedder) -> World:
 def models(settings: Settings, embedder: Embedder, *, writes: bool, judges: bool) -> Iterator[tuple[Models, ModelInfo]]:
     """Give the language model for what it is to do, and its name."""
     with runtime.batch_model(settings) as (chat, info):
-        llm = LlmWriter(chat, Repetition(embedder.embed), settings.language, settings.llm.writer), info
+        llm = LlmWriter(chat, Repetition(embedder.embed), settings.language, runtime.asked(settings)), info
         yield Models(llm if writes else None, chat if judges else None), info

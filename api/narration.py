@@ -10,8 +10,14 @@ from recommend.contract import Explanation
 REFUSED = "The model's words did not hold against the parts: these are the template's."
 
 
-def narrated(chat: ChatClient, found: Explanation, language: Language) -> Explanation:
+def narrated(chat: ChatClient, found: Explanation, language: Language, *, examples: bool = True) -> Explanation:
     """Let the model word an explanation; the template's words stand where the model's do not hold. Closes the client.
+
+    Args:
+        chat: The model.
+        found: What to say.
+        language: To write in.
+        examples: Whether the prompt shows examples.
 
     Raises:
         ChatError: The server is out of reach or refuses.
@@ -19,7 +25,7 @@ def narrated(chat: ChatClient, found: Explanation, language: Language) -> Explan
 
     async def say() -> str | None:
         try:
-            return await narrating.narrate(chat, found, language)
+            return await narrating.narrate(chat, found, language, examples=examples)
         finally:
             await chat.aclose()
 

@@ -12,13 +12,13 @@ from agent.endpoints import Endpoints, Servers
 from agent.keys import Recipe
 from agent.lanes import Lane
 from agent.loading import prepare_catalogue
-from agent.models import Resolved, pull, resolve
+from agent.models import CATALOGUE, Resolved, pull, resolve
 from agent.profiling import Profiler
 from agent.serving import ServeSettings, serve
 from agent.slots import BATCH
 from agent.unit import ModelInfo
 from agent.verify import Repetition
-from agent.writer import LlmWriter
+from agent.writer import LlmWriter, WriterSettings
 from api import tracing
 from api.console import err, progress_bar
 from api.settings import Settings
@@ -70,10 +70,19 @@ def recipe(settings: Settings, writer: Writer, opened: Database | None = None) -
     if opened is not None:
         with opened.session() as session:
             themes = theme_factors.active(session)
-    asked = settings.llm.writer if writer == "llm" else None
+    how = asked(settings) if writer == "llm" else None
     embeds = resolve(settings.embedder.model, settings.home).name
     frozen = themes.sha256 if themes else None
-    return Recipe.of(settings.evidence_settings, embeds, settings.language, asked, model_info(settings), frozen)
+    return Recipe.of(settings.evidence_settings, embeds, settings.language, how, model_info(settings), frozen)
+
+
+def asked(settings: Settings) -> WriterSettings:
+    """Return how the language model is asked: one that was taught on these tasks gets prompts without examples."""
+    llm = settings.llm
+    served = bool(llm.base_url) and llm.engine == "server"
+    known = llm.model in {entry.name for entry in CATALOGUE}
+    taught = (known or not served) and resolve(llm.model, settings.home).taught
+    return llm.writer.model_copy(update={"examples": llm.examples and not taught})
 
 
 def model_info(settings: Settings) -> ModelInfo:
@@ -225,5 +234,5 @@ def profiler(settings: Settings, opened: Database, *, with_llm: bool, force: boo
         yield made
         return
     with batch_model(settings) as (chat, info):
-        made.llm = (LlmWriter(chat, Repetition(embeds.embed), settings.language, settings.llm.writer), info)
+        made.llm = (LlmWriter(chat, Repetition(embeds.embed), settings.language, asked(settings)), info)
         yield made

@@ -22,7 +22,7 @@ from prompts.loader import load
 from recommend.contract import ClaimPart, CrowdPart, EventPart, Explanation, Part, RestPart
 from recommend.wording import Weighed, ordinal
 
-PROMPT = ("why", 2)
+PROMPT, PROMPT_IN_BRIEF = ("why", 2), ("why-brief", 1)
 MAX_TOKENS = 200
 MAX_WORDS, MAX_SENTENCES = 70, 3
 _LANGUAGES: dict[Language, str] = {"en": "English", "zh": "Chinese (简体中文)"}
@@ -56,8 +56,16 @@ class WhyWords(BaseModel):
     text: str = Field(min_length=8, max_length=600)
 
 
-async def narrate(chat: ChatModel, explanation: Explanation, language: Language) -> str | None:
+async def narrate(
+    chat: ChatModel, explanation: Explanation, language: Language, *, examples: bool = True
+) -> str | None:
     """Ask a model to put an explanation into one or two sentences.
+
+    Args:
+        chat: The model.
+        explanation: What to say.
+        language: To write in.
+        examples: Whether the prompt shows examples; a model that was taught on these tasks needs none.
 
     Returns:
         Its words; None where they cannot be used or say what the explanation does not.
@@ -65,7 +73,7 @@ async def narrate(chat: ChatModel, explanation: Explanation, language: Language)
     Raises:
         ChatError: The server is out of reach or refuses.
     """
-    messages = load(*PROMPT).render({"language": _LANGUAGES[language], **_lines(explanation)})
+    messages = load(*(PROMPT if examples else PROMPT_IN_BRIEF)).render(variables(explanation, language))
     try:
         answer, _ = await chat.ask(messages, WhyWords, MAX_TOKENS)
     except ChatError as error:
@@ -84,7 +92,7 @@ def holds(text: str, explanation: Explanation, language: Language) -> bool:
     )
 
 
-def _lines(explanation: Explanation) -> dict[str, str]:
+def variables(explanation: Explanation, language: Language) -> dict[str, str]:
     """Return the variables of the prompt: what the template would say. A small model sums a longer list up wrongly."""
     weighed = Weighed(explanation.parts)
     liked = [f"- {_line(p)}" for p in (*weighed.reasons, *weighed.crowd)]
@@ -96,6 +104,7 @@ def _lines(explanation: Explanation) -> dict[str, str]:
         instead = f", and {_quote(c.replaced_by.title)} would take its place" if c.replaced_by else ""
         without = f"- {removed}: it would be {ordinal(c.new_rank)}{instead}"
     return {
+        "language": _LANGUAGES[language],
         "item": _quote(explanation.title),
         "reasons": "\n".join(liked) or "none",
         "against": "\n".join(against) or "none",

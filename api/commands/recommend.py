@@ -135,7 +135,7 @@ def why(
         found = made.why(user, item, Request(k=k, diversity=diversity, near=near), shown)
     if narrate:
         with runtime.language_model(settings) as (chat, _):
-            found = narrated(chat, found, settings.language)
+            found = narrated(chat, found, settings.language, examples=runtime.asked(settings).examples)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:

@@ -72,8 +72,8 @@ def theme(
     years: tuple[int, int] | None = None,
 ) -> Theme:
     """Read a theme's lists, parted by commas."""
-    lists = (tuple(part.strip() for part in text.split(",")) for text in (things, traits, searches))
-    return Theme(name, *lists, categories, years)  # type: ignore[arg-type]
+    first, second, third = (tuple(part.strip() for part in text.split(",")) for text in (things, traits, searches))
+    return Theme(name, first, second, third, categories, years)
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.profiling import Profiler, Report
 from agent.verify import Repetition
 from agent.writer import LlmWriter
-from api.runtime import batch_model, profiler
+from api.runtime import asked, batch_model, profiler
 from api.settings import read_settings
 from store.database import Database
 from tests.benchmarks.writer import WARM_UP, Recorder, send, total
@@ -38,7 +38,7 @@ def main() -> None:
         with batch_model(settings) as (chat, info):
             ready, recorder = time.perf_counter() - started, Recorder(chat)
             judge = Repetition(made.embedder.embed)
-            made.llm = (LlmWriter(recorder, judge, settings.language, settings.llm.writer), info)
+            made.llm = (LlmWriter(recorder, judge, settings.language, asked(settings)), info)
             report = asyncio.run(write(made, recorder, work["users"]))
     opened.close()
     if report.stopped_by:

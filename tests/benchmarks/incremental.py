@@ -25,7 +25,7 @@ from agent.profiling import Profiler, Report
 from agent.unit import ModelInfo
 from agent.verify import Repetition
 from agent.writer import LlmWriter
-from api.runtime import batch_model, profiler
+from api.runtime import asked, batch_model, profiler
 from api.settings import Settings
 from store import profiles
 from store.database import Database
@@ -120,7 +120,7 @@ def writing(
         else:
             server = stack.enter_context(ScriptedLLM(counted(AutoTokenizer.from_pretrained(weights))))
             chat, info = OpenAIChat(server.url, MODEL), ModelInfo(MODEL)
-        yield LlmWriter(chat, Repetition(writes.embedder.embed), writes.language, settings.llm.writer), info
+        yield LlmWriter(chat, Repetition(writes.embedder.embed), writes.language, asked(settings)), info
 
 
 def run(writes: Profiler, ids: Sequence[str]) -> Report:

@@ -22,7 +22,7 @@ from agent.profiling import Profiler, Report
 from agent.unit import ModelInfo
 from agent.verify import Repetition
 from agent.writer import LlmWriter, WriterSettings
-from api.runtime import profiler
+from api.runtime import asked, profiler
 from api.settings import Settings
 from store import logs
 from store.database import Database
@@ -61,7 +61,7 @@ def measure(settings: Settings, sizes: Sequence[int] = SIZES, users: int = USERS
             for size in sizes:
                 server.reset(server.script)
                 report = write_profiles(
-                    writes, server.url, sorted({row["user_id"] for row in rows[size]}), settings.llm.writer
+                    writes, server.url, sorted({row["user_id"] for row in rows[size]}), asked(settings)
                 )
                 pasted = count_log(rows[size], items, counter(tokenizer))
                 table.append(line(size, report, len(server.requests), pasted / users))

@@ -36,7 +36,7 @@ from agent.verify import Repetition
 from agent.words import SummaryWords
 from agent.writer import LlmWriter
 from api.commands.demo import DEMO_USERS
-from api.runtime import in_batch_lane, profiler
+from api.runtime import asked, in_batch_lane, profiler
 from api.settings import Settings, read_settings
 from store.datasets import fetch_ml_100k
 from tests.benchmarks.scratch import Scratch, load, scratch
@@ -183,7 +183,7 @@ def write_profiles(settings: Settings, made: Scratch, model: Resolved, users: Se
         with engine(settings, made, model) as chat:
             recorder = Recorder(in_batch_lane(settings, chat))
             judge = Repetition(writes.embedder.embed)
-            writes.llm = (LlmWriter(recorder, judge, settings.language, settings.llm.writer), ModelInfo(model.name))
+            writes.llm = (LlmWriter(recorder, judge, settings.language, asked(settings)), ModelInfo(model.name))
             report = asyncio.run(_write(writes, chat, users))
             require_answers(recorder.asked)
     return recorder, report
@@ -322,9 +322,9 @@ def counts(values: Sequence[str]) -> dict[str, int]:
 def busy(requests: Sequence[Asked]) -> float:
     """Return the seconds with at least one request under way."""
     seconds, end = 0.0, 0.0
-    for asked in sorted(requests, key=lambda a: a.began):
-        seconds += max(0.0, asked.ended - max(asked.began, end))
-        end = max(end, asked.ended)
+    for one in sorted(requests, key=lambda a: a.began):
+        seconds += max(0.0, one.ended - max(one.began, end))
+        end = max(end, one.ended)
     return seconds
 
 

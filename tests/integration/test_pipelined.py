@@ -70,7 +70,7 @@ def patient(database: Database, url: str, **settings: Any) -> Profiler:
     """A profiler whose model may take its time."""
     made = profiler(database, url, **settings)
     assert made.llm is not None
-    made.llm[0]._chat._timeout_s = 60.0  # type: ignore[attr-defined]
+    made.llm[0].chat._timeout_s = 60.0  # type: ignore[attr-defined]
     return made
 
 

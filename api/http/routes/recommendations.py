@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
+from api import runtime
 from api.http.auth import UserReader
 from api.http.ids import ItemId, UserId
 from api.http.problems import Problem, responses
@@ -103,7 +104,7 @@ def explanation(
     if not narrate:
         return found
     with state.language_model.chat() as chat:
-        return narrated(chat, found, state.settings.language)
+        return narrated(chat, found, state.settings.language, examples=runtime.asked(state.settings).examples)
 
 
 @router.get(

@@ -1,0 +1,198 @@
+"""Teach a small model to write as a larger one does: LoRA over lessons, by peft and transformers' Trainer.
+
+Torch and peft take seconds to import, so this module imports them only where it works.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.convert import convert
+from agent.errors import LessonError
+from agent.lessons import Lesson
+from agent.models import CARD, Resolved, hash_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+ADAPTER, MODEL = "adapter", "model"
+_CHECKPOINTS = "checkpoints"
+_IGNORED = -100  # labels that the loss leaves out
+
+Progress = Callable[[int, int], None]
+Metrics = dict[str, float]
+
+
+class Course(BaseModel):
+    """How a model is taught.
+
+    Attributes:
+        rank: Of the adapter, on all linear layers; it is scaled by 2.
+        epochs: Passes over the lessons.
+        learning_rate: At its height, after a warm-up of 3 % of the steps; it falls to 0 by a cosine.
+        batch: Lessons in a step.
+        max_tokens: Of a lesson; longer ones are left out.
+        seed: Of the order of lessons and of the adapter's first weights.
+        save_every: Steps between checkpoints.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    rank: int = Field(default=16, ge=1)
+    epochs: float = Field(default=2.0, gt=0)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    batch: int = Field(default=8, ge=1)
+    max_tokens: int = Field(default=768, ge=16)
+    seed: int = 0
+    save_every: int = Field(default=100, ge=1)
+
+
+def train(
+    base: Resolved,
+    taught: Sequence[Lesson],
+    held_out: Sequence[Lesson],
+    out: Path,
+    course: Course,
+    card: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> Metrics:
+    """Train an adapter, and merge it into the base.
+
+    What was trained is `out/adapter` (bfloat16 safetensors with its card), and `out/model`, which can be served. A
+    run that was stopped goes on from its last checkpoint, if it is called with the same lessons and course.
+
+    Args:
+        base: The small model; it is there.
+        taught: Lessons to teach by.
+        held_out: Lessons that the loss is measured on.
+        out: The folder.
+        course: How.
+        card: What else the card says.
+        progress: Called with the steps done and all steps.
+
+    Returns:
+        Mean loss per token of the answers, on the held-out lessons, before and after; steps; seconds of this run.
+
+    Raises:
+        LessonError: There is no lesson to teach by that is short enough.
+        ModelError: The merged model could not be written.
+    """
+    import torch  # noqa: PLC0415
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
+    from transformers import (  # noqa: PLC0415
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        DataCollatorForSeq2Seq,
+        PrinterCallback,
+        Trainer,
+        TrainingArguments,
+        set_seed,
+    )
+    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+
+    started = time.perf_counter()
+    tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
+    rows = _rows(tokenizer, taught, course.max_tokens)
+    if not rows:
+        raise LessonError(f"There is no lesson of at most {course.max_tokens} tokens to teach by.")
+    on_gpu = torch.cuda.is_available()
+    set_seed(course.seed)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32, local_files_only=True),
+        LoraConfig(r=course.rank, lora_alpha=2 * course.rank, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    arguments = TrainingArguments(
+        output_dir=str(out / _CHECKPOINTS),
+        num_train_epochs=course.epochs,
+        learning_rate=course.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, int(0.03 * course.epochs * len(rows) / course.batch)),
+        per_device_train_batch_size=course.batch,
+        per_device_eval_batch_size=course.batch,
+        seed=course.seed,
+        data_seed=course.seed,
+        save_steps=course.save_every,
+        save_total_limit=1,
+        report_to=[],
+        disable_tqdm=True,
+        logging_strategy="no",
+        use_cpu=not on_gpu,
+        bf16=on_gpu,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=_rows(tokenizer, held_out, course.max_tokens) or rows,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=_IGNORED),
+        callbacks=[_telling(progress)] if progress else [],
+    )
+    trainer.remove_callback(PrinterCallback)
+    before = trainer.evaluate()["eval_loss"]
+    resumed = any((out / _CHECKPOINTS).glob("checkpoint-*"))
+    done = trainer.train(resume_from_checkpoint=resumed)
+    metrics = {
+        "loss_before": round(before, 4),
+        "loss_after": round(trainer.evaluate()["eval_loss"], 4),
+        "steps": done.global_step,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    model.to(dtype=torch.bfloat16)
+    model.save_pretrained(str(out / ADAPTER))
+    said = {
+        **card,
+        "base": base.name,
+        "base_sha256": base.weights_hash,
+        "course": course.model_dump(),
+        "metrics": metrics,
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
+    }
+    (out / ADAPTER / CARD).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    merge(base, out, str(card.get("name", out.name)))
+    shutil.rmtree(out / _CHECKPOINTS)
+    return metrics
+
+
+def merge(base: Resolved, out: Path, name: str) -> None:
+    """Write `out/model`: the base with `out/adapter` in it, ready to be served.
+
+    Raises:
+        ModelError: It could not be written.
+    """
+    convert(base.path, out / MODEL, out / "merge.log", adapter=out / ADAPTER)
+    card = {"name": name, "weights_sha256": hash_weights(out / MODEL), "taught": "yes"}
+    (out / MODEL / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def _rows(
+    tokenizer: "PreTrainedTokenizerBase", lessons: Sequence[Lesson], max_tokens: int
+) -> list[dict[str, list[int]]]:
+    """Return the tokens of lessons; those of the prompt are left out of the loss."""
+    rows = []
+    for lesson in lessons:
+        asked = [{"role": role, "content": text} for role, text in lesson.messages]
+        prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+        head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        tail = tokenizer(lesson.answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        if len(head) + len(tail) <= max_tokens:
+            labels = [_IGNORED] * len(head) + tail
+            rows.append({"input_ids": head + tail, "attention_mask": [1] * len(labels), "labels": labels})
+    return rows
+
+
+def _telling(progress: Progress) -> "TrainerCallback":
+    from transformers import TrainerCallback  # noqa: PLC0415
+
+    class Telling(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            del args, control
+            progress(state.global_step, state.max_steps)
+
+    return Telling()

@@ -1,0 +1,137 @@
+"""A model writes about users for lessons, and a small one is taught by them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from sqlalchemy import text
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers.decoders import ByteLevel
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from agent.errors import LessonError
+from agent.lessons import Rehearsal
+from agent.models import Resolved, resolve
+from agent.teaching import ADAPTER, MODEL, Course, train
+from api.teaching import Rehearsals, rehearse
+from store.database import Database
+from store.privacy import Hasher
+from tests.scripted_llm import ScriptedLLM, down, honest, malformed, sequence
+from tests.small_world import EVERYONE, fill, profiler
+from tests.unit.test_lessons import lesson
+
+HASHER = Hasher(b"key of the tests")
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "<|im_start|>assistant\n"
+)
+COURSE = Course(rank=4, epochs=6, learning_rate=1e-2, batch=4, max_tokens=400, save_every=2)
+TAUGHT = [lesson(f"War dramas {n}", f"Enjoys war dramas number {n}.") for n in range(12)]
+HELD_OUT = [lesson("War films", "Enjoys war films.")]
+
+
+@pytest.fixture
+def rehearsals(database: Database, scripted: ScriptedLLM) -> Rehearsals:
+    fill(database)
+    return Rehearsals(database, profiler(database, scripted.url), "small", HASHER)
+
+
+def test_what_passes_becomes_a_lesson_and_no_profile_is_stored(
+    rehearsals: Rehearsals, database: Database, scripted: ScriptedLLM
+) -> None:
+    scripted.reset(honest)
+    found: list[Rehearsal] = []
+    assert rehearse(rehearsals, EVERYONE, found.append) is None
+    assert {one.user for one in found} == {HASHER.subject(user) for user in EVERYONE}
+    assert all(one.asked == one.first_try > 0 for one in found)
+    lessons = [one for user in found for one in user.lessons]
+    assert {one.role for one in lessons} == {"theme", "summary", "intent"}
+    assert all(json.loads(one.answer) for one in lessons)
+    assert not any(user in one.model_dump_json() for user in EVERYONE for one in lessons)
+    with database.session() as session:
+        stored = "select (select count(*) from profiles) + (select count(*) from attempts)"
+        assert session.execute(text(stored)).scalar() == 0
+
+
+def test_refused_answers_are_no_lessons(rehearsals: Rehearsals, scripted: ScriptedLLM) -> None:
+    scripted.reset(malformed)
+    found: list[Rehearsal] = []
+    assert rehearse(rehearsals, EVERYONE, found.append) is None
+    assert all(one.first_try == 0 < one.asked and not one.lessons for one in found)
+
+
+def test_a_model_out_of_reach_ends_it_and_what_was_done_stays(rehearsals: Rehearsals, scripted: ScriptedLLM) -> None:
+    scripted.reset(sequence(*[honest] * 12, down))
+    found: list[Rehearsal] = []
+    assert rehearse(rehearsals, EVERYONE, found.append) is not None
+    assert len(found) < len(EVERYONE)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Resolved:
+    """A tiny model with random weights, and its tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny")
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), ByteLevel()
+    special = ["<|im_start|>", "<|im_end|>"]
+    texts = [one.answer + "".join(t for _, t in one.messages) for one in TAUGHT]
+    made.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=300, special_tokens=special))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|im_end|>")
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id, initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(dtype=torch.bfloat16).save_pretrained(folder)
+    return resolve(str(folder), folder)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_a_small_model_is_taught(base: Resolved, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    metrics = train(base, TAUGHT, HELD_OUT, tmp_path, COURSE, {"name": "small"}, lambda *at: steps.append(at))
+    assert metrics["loss_after"] < 0.9 * metrics["loss_before"]
+    assert (steps[-1], metrics["steps"]) == ((18, 18), 18)
+    weights = load_file(tmp_path / ADAPTER / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [ADAPTER, "merge.log", MODEL]
+    card = json.loads((tmp_path / ADAPTER / "limner.json").read_text())
+    assert (card["base_sha256"], card["course"]["rank"]) == (base.weights_hash, 4)
+    assert resolve(str(tmp_path / MODEL), tmp_path).taught
+    assert not resolve(str(base.path), tmp_path).taught
+    ids = torch.arange(20)[None]
+    plain = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
+    before = plain(ids).logits
+    apart = PeftModel.from_pretrained(plain, str(tmp_path / ADAPTER))(ids).logits
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / MODEL, dtype=torch.float32)(ids).logits
+    assert (merged - apart).norm() < 0.05 * (before - apart).norm()  # what rounding to bfloat16 makes
+
+
+def test_a_course_that_was_stopped_goes_on_to_the_same_end(base: Resolved, tmp_path: Path) -> None:
+    def stop(done: int, _total: int) -> None:
+        if done == 9:
+            raise StoppedError
+
+    whole = train(base, TAUGHT, HELD_OUT, tmp_path / "whole", COURSE, {})
+    with pytest.raises(StoppedError):
+        train(base, TAUGHT, HELD_OUT, tmp_path / "parts", COURSE, {}, stop)
+    steps: list[int] = []
+    parts = train(base, TAUGHT, HELD_OUT, tmp_path / "parts", COURSE, {}, lambda done, _: steps.append(done))
+    assert steps[0] == 9  # the checkpoint is of step 8
+    assert parts["loss_after"] == whole["loss_after"]
+    one, two = (load_file(tmp_path / n / ADAPTER / "adapter_model.safetensors") for n in ("whole", "parts"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_without_a_lesson_that_is_short_enough_nothing_is_trained(base: Resolved, tmp_path: Path) -> None:
+    with pytest.raises(LessonError, match="at most 16 tokens"):
+        train(base, TAUGHT, HELD_OUT, tmp_path, Course(max_tokens=16), {})
+    assert list(tmp_path.iterdir()) == []
