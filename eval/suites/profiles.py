@@ -176,10 +176,10 @@ def _compared(
     """Compare the model's profiles with the template's of the same users."""
     by_llm = by_writer[LLM]
     asked, name = len(by_llm) + len(writing.failed), writing.llm[1].name if writing.llm else LLM
+    refused = "Of the others most of its words were refused: in service their profiles of before would stay. "
     said = (
-        f"{name} has written of {len(by_llm)} of {asked} users. Of the others most of its words were refused: in "
-        "service their profiles of before would stay. The template is compared with it on the same users, and with "
-        "decoys among these alone."
+        f"{name} has written of {len(by_llm)} of {asked} users. {refused if writing.failed else ''}"
+        "The template is compared with it on the same users, and with decoys among these alone."
     )
     found = Findings(notes=(said,))
     if not by_llm:
