@@ -11,7 +11,7 @@ def truth(schema: str, task: str, *, chinese: bool) -> Answer:
     """Answer the prompt whose schema has this title.
 
     Args:
-        schema: `ThemesWords`, `IntentWords` or `SummaryWords`.
+        schema: `ThemesWords`, `IntentWords`, `SummaryWords` or `WhyWords`.
         task: The user's message that states the task.
         chinese: Whether the prompt asks for Chinese.
     """
@@ -100,8 +100,16 @@ def _inside(name: str) -> str:
     return name[:1].lower() + name[1:] if name[1:2].islower() else name
 
 
+def _why(task: str, chinese: bool) -> Answer:  # noqa: FBT001
+    """Give the first reason, as the prompt states it."""
+    reason = next(line for line in task.partition("For it:")[2].splitlines() if line.startswith("- "))
+    said = re.sub(r" \(\d+ events?\)$", "", reason.removeprefix("- ")).replace('"', "")
+    return {"text": f"推荐它是因为{said}。" if chinese else f"Recommended because of this: {said}."}
+
+
 _ANSWERS: dict[str, Callable[[str, bool], Answer]] = {
     "ThemesWords": _themes,
     "IntentWords": _intent,
     "SummaryWords": _summary,
+    "WhyWords": _why,
 }

@@ -1,26 +1,39 @@
 """A model writes about users for lessons, and a small one is taught by them."""
 
 import json
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from click.testing import Result
 from peft import PeftModel
 from safetensors.torch import load_file
 from sqlalchemy import text
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
 from agent.errors import LessonError
-from agent.lessons import Rehearsal
+from agent.lessons import Rehearsal, read
 from agent.models import Resolved, resolve
 from agent.teaching import ADAPTER, MODEL, Course, train
+from agent.writer import prompts_in
+from api import runtime
+from api.cli import app
 from api.teaching import Rehearsals, rehearse
+from api.training import train_model
+from recommend.parameters import Parameters
 from store.database import Database
 from store.privacy import Hasher
+from tests.http_client import settings
+from tests.scripted_llm import MODEL as MODEL_NAME
 from tests.scripted_llm import ScriptedLLM, down, honest, malformed, sequence
-from tests.small_world import EVERYONE, fill, profiler
+from tests.small_world import EVERYONE, FakeEmbedder, fill, profiler, wrote
 from tests.unit.test_lessons import lesson
 
 HASHER = Hasher(b"key of the tests")
@@ -135,3 +148,66 @@ def test_without_a_lesson_that_is_short_enough_nothing_is_trained(base: Resolved
     with pytest.raises(LessonError, match="at most 16 tokens"):
         train(base, TAUGHT, HELD_OUT, tmp_path, Course(max_tokens=16), {})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def limner(
+    database: Database, scripted: ScriptedLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """The command in this process, on the small world with a recommender."""
+    monkeypatch.setattr(runtime, "embedder", lambda _: FakeEmbedder())
+    monkeypatch.setenv("LIMNER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LIMNER_DATABASE_URL", database.url)
+    monkeypatch.setenv("LIMNER_LLM__BASE_URL", scripted.url)
+    monkeypatch.setenv("LIMNER_LLM__MODEL", MODEL_NAME)
+    monkeypatch.setenv("COLUMNS", "200")
+    fill(database)
+    wrote(profiler(database))
+    small = Parameters(factors=4, epochs=2, projection=4)
+    train_model(database, settings(tmp_path / "home"), small, lambda _: nullcontext(lambda *_: None))
+    return lambda *args: CliRunner().invoke(app, ["writer", *args])
+
+
+def test_the_commands(limner: Callable[..., Result], scripted: ScriptedLLM, base: Resolved, tmp_path: Path) -> None:
+    scripted.reset(honest)
+    file, folder = tmp_path / "lessons" / "small.jsonl", tmp_path / "taught"
+    first = limner("distill", str(file), "--limit", "3", "--domain", "small")
+    assert (first.exit_code, " of 3 users were added" in first.output) == (0, True), first.output
+    with file.open("a") as lines:
+        lines.write('{"domain": "small", "us')  # a kill
+    more = limner("distill", str(file), "--all", "--domain", "small")
+    assert f" of {len(EVERYONE) - 3} users were added" in more.output
+    found = list(read([file]))
+    assert len({one.user for one in found}) == len(found) == len(EVERYONE)
+    assert {one.role for user in found for one in user.lessons} == {"theme", "summary", "intent", "why"}
+
+    done = limner("train", str(file), "-o", str(folder), "--base", str(base.path), "--epochs", "1", "--rank", "2")
+    assert (done.exit_code, "Loss on held-out users" in done.output) == (0, True), done.output
+    card = json.loads((folder / ADAPTER / "limner.json").read_text())
+    assert (card["domains"], card["teachers"]) == (["small"], [[MODEL_NAME, "unknown"]])
+    assert sum(card["lessons"].values()) > 0
+
+    tried = limner("try", "--all")
+    assert (tried.exit_code, "100.0%" in tried.output) == (0, True), tried.output
+    scripted.reset(malformed)
+    assert " 0.0%" in limner("try", "--all").output
+    scripted.reset(down)
+    assert limner("try", "--all").exit_code == 5
+    nothing = limner("train", str(file), "-o", str(folder), "--hold-out", "small")
+    assert "nothing to teach by" in str(nothing.exception)
+
+
+def test_a_taught_model_is_asked_in_brief(tmp_path: Path, base: Resolved) -> None:
+    def asked(**llm: Any) -> bool:
+        return runtime.asked(settings(tmp_path, llm=llm)).examples
+
+    card = {"name": "mine", "weights_sha256": base.weights_hash, "taught": "yes"}
+    shutil.copytree(base.path, tmp_path / "mine")
+    (tmp_path / "mine" / "limner.json").write_text(json.dumps(card))
+    assert not asked(model=str(tmp_path / "mine"))
+    assert asked(model=str(base.path))
+    assert asked(model=str(tmp_path / "mine"), base_url="http://elsewhere/v1")  # which is the server's own name for it
+    assert not asked(model="theirs", base_url="http://elsewhere/v1", examples=False)
+    brief, shown = (prompts_in("en", examples=examples) for examples in (False, True))
+    assert brief["theme"].name == "theme-brief"
+    assert len(brief["theme"].messages) < len(shown["theme"].messages)
