@@ -2,9 +2,9 @@
 
 The tools do the facts (`recommend.facts`); they are bound to one user, so that nothing in a question or in a title
 changes whose data is read. The model chooses tools and words. What it says stands only if it holds against the facts
-that it cites (`recommend.citing`). A model that calls no tool has its tool chosen by rule (`recommend.questions`); one
-whose words do not hold is asked for words once more, with examples; and where these do not hold either, or there is
-no model, a template lists the facts.
+that it cites (`recommend.citing`). Where it calls no tool, or not the one that the question plainly asks for, a rule
+chooses (`recommend.questions`); where its words do not hold, it is asked for words once more, with examples; and where
+these do not hold either, or there is no model, a template lists the facts.
 """
 
 # ruff: noqa: RUF001 - Chinese punctuation
@@ -103,9 +103,9 @@ class Notebook:
         return holds(text, facts, [h for h, _ in self.blocks], self.facts.language, self.facts.user_id)
 
     def start_again(self) -> None:
-        """Forget calls that have told nothing."""
-        self.calls.clear()
-        self.blocks.clear()
+        """Forget what was asked and told."""
+        for known in (self.calls, self.blocks, self.told, self.fitting):
+            known.clear()
 
 
 async def ask(facts: Facts, question: str, chat: ChatClient | None = None, limit_s: float = LIMIT_S) -> Answer:
@@ -147,10 +147,12 @@ async def _by_model(notebook: Notebook, question: str, chat: ChatClient, notes: 
         ChatError: The server is out of reach or refuses.
     """
     text = await _with_tools(notebook, question, chat)
-    if notebook.holds(text):
+    chosen = await _chosen(notebook.facts, question)
+    astray = chosen.sure and chosen.tool not in {call.name for call in notebook.calls}
+    if not astray and notebook.holds(text):
         return text
-    if not notebook.told:
-        notes.append("The model called no tool that told it something: a rule has chosen one.")
+    if astray or not (chosen.sure and notebook.told):
+        notes.append("The model called no tool that answers it: a rule has chosen one.")
         notebook.start_again()
         await _by_rule(notebook, question)
     if notebook.fitting and notebook.holds(text := await _worded(notebook, question, chat)):
@@ -282,11 +284,15 @@ def _tools(notebook: Notebook) -> list[Any]:
     return [profile, profile_changes, search_events, explanation, recommendations]
 
 
+async def _chosen(facts: Facts, question: str) -> Pick:
+    """Choose the tool by rule."""
+    return pick(question, facts.today, await asyncio.to_thread(facts.items_in, question))
+
+
 async def _by_rule(notebook: Notebook, question: str) -> None:
     """Call the tool that a rule chooses; where that has nothing to tell, tell of the profile, then of the events."""
     facts = notebook.facts
-    items = await asyncio.to_thread(facts.items_in, question)
-    chosen = pick(question, facts.today, items)
+    chosen = await _chosen(facts, question)
     others = [Pick(name) for name in ("profile", "search_events") if name != chosen.tool]
     for picked in (chosen, *others):
         arguments = {

@@ -21,7 +21,7 @@ _OFFER = re.compile(
     re.IGNORECASE,
 )
 _PROFILE = re.compile(
-    r"\b(?:profile|portrait|know about me|think of me|(?:do|am) i (?:like|into|enjoy|prefer)|"
+    r"\b(?:profile|portrait|know about me|think (?:of me|i)|(?:do|am) i (?:like|into|enjoy|prefer)|"
     r"my (?:tastes?|interests?|habits?|dislikes?|likes?)|who am i|describe me)\b|"
     r"画像|了解我|知道我|我喜欢|我的(?:兴趣|口味|爱好|习惯)",
     re.IGNORECASE,
@@ -80,6 +80,7 @@ class Pick(NamedTuple):
         until: The last one.
         kinds: Of claims, if only these are asked for.
         order: Which events come first: those of the highest value, of the lowest, or the latest (None).
+        sure: Whether the question has a word that asks for this tool.
     """
 
     tool: Tool
@@ -89,6 +90,7 @@ class Pick(NamedTuple):
     until: date | None = None
     kinds: tuple[str, ...] = ()
     order: Order | None = None
+    sure: bool = True
 
 
 class Period(NamedTuple):
@@ -125,7 +127,8 @@ def pick(question: str, today: date, items: Sequence[FoundItem]) -> Pick:
     if period.since and not (_PROFILE.search(question) or _WHY.search(question)):
         return Pick("search_events", since=period.since, until=period.until)
     kinds = ("dislike",) if _DISLIKES.search(question) else ("interest", "intent") if _LIKES.search(question) else ()
-    return Pick("profile", words=sought(question), kinds=kinds)
+    sure = bool(kinds) or _PROFILE.search(question) is not None
+    return Pick("profile", words=sought(question), kinds=kinds, sure=sure)
 
 
 def stands_in(item: FoundItem, text: str) -> bool:

@@ -387,6 +387,19 @@ def test_a_model_without_tools_words_what_the_rule_has_found(ask: Ask, scripted:
     assert (lie.by, lie.sources[0].id) == ("rule", "ann-0100")
 
 
+def test_a_model_that_goes_astray_is_led_back(ask: Ask) -> None:
+    """What it says holds, but another tool has the answer that the question plainly asks for."""
+    astray = with_tool("profile", {}, "You like drama [2].")
+    found = ask("what did I buy on Saturday?", worded(TRUE, astray))
+    assert (found.by, found.text) == ("model", TRUE)
+    assert [(c.name, c.by) for c in found.tool_calls] == [("search_events", "rule")]
+
+
+def test_what_nothing_is_known_of_is_said_to_be_so(ask: Ask) -> None:
+    found = ask("what is the capital of France?", with_tool("profile", {}, "The capital of France is Paris [1]."))
+    assert (found.by, found.text.partition("\n")[0]) == ("rule", "Your profile says nothing of it. It says:")
+
+
 @pytest.mark.parametrize(
     "script",
     [down, status(503), status(401), slow(3.0, say("Hm.")), cut_off],
@@ -409,7 +422,7 @@ def test_the_time_is_limited_and_what_was_told_is_kept(ask: Ask) -> None:
 
 def test_at_most_four_calls(ask: Ask, scripted: ScriptedLLM) -> None:
     calls = [("profile", {}), ("recommendations", {"count": 1}), ("search_events", {"text": "tents"})]
-    found = ask("what?", lambda request, n: call(request, *calls))
+    found = ask("what do I like?", lambda request, n: call(request, *calls))
     assert len(found.tool_calls) == MAX_CALLS
     assert len([r for r in scripted.requests if "tools" in r.body]) <= MAX_CALLS + 1
     assert found.by == "rule"

@@ -90,7 +90,8 @@ def test_the_days_that_a_question_is_about(question: str, period: Period | None)
         ),
         ("have I bought tents?", [], Pick("search_events", words=("tent", "purchase"))),
         ("我买过什么", [], Pick("search_events", words=("purchase",))),
-        ("qwertz", [], Pick("profile", words=("qwertz",))),
+        ("qwertz", [], Pick("profile", words=("qwertz",), sure=False)),
+        ("what is the capital of France?", [], Pick("profile", words=("capital", "france"), sure=False)),
     ],
 )  # fmt: skip
 def test_the_tool_that_answers(question: str, items: list[FoundItem], picked: Pick) -> None:
