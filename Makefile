@@ -7,7 +7,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 # Each is a thread; more of them would only wait for each other.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full lint type format bench bench-load eval eval-gate lock prompts-lock clean
+.PHONY: help setup demo test test-full lint type format bench bench-load eval eval-gate writer lock prompts-lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ eval: setup ## Measure the verifier on labelled sentences
 
 eval-gate: setup ## A small evaluation on MovieLens-100K against the committed figures
 	@$(BIN)/python -m tests.gate.run
+
+writer: setup ## Teach the small writer by the committed recipe (hours on two cores)
+	@bash agent/adapters/limner-135m.sh
 
 lock: ## Pin the versions of the present environment
 	@$(BIN)/python requirements/freeze.py > requirements/cpu.lock
