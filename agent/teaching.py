@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.convert import convert
 from agent.errors import LessonError
-from agent.lessons import Lesson
+from agent.lessons import Lesson, digest
 from agent.models import CARD, Resolved, hash_weights
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def train(
         Mean loss per token of the answers, on the held-out lessons, before and after; steps; seconds of this run.
 
     Raises:
-        LessonError: There is no lesson to teach by that is short enough.
+        LessonError: There is no lesson to teach by that is short enough, or the folder has a run that was stopped of
+            other lessons, another base or another course.
         ModelError: The merged model could not be written.
     """
     import torch  # noqa: PLC0415
@@ -102,6 +103,7 @@ def train(
     rows = _rows(tokenizer, taught, course.max_tokens)
     if not rows:
         raise LessonError(f"There is no lesson of at most {course.max_tokens} tokens to teach by.")
+    resumed = _is_begun(out / _CHECKPOINTS, f"{base.weights_hash} {digest(taught)} {course.model_dump_json()}")
     on_gpu = torch.cuda.is_available()
     set_seed(course.seed)
     model = get_peft_model(
@@ -136,7 +138,6 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     before = trainer.evaluate()["eval_loss"]
-    resumed = any((out / _CHECKPOINTS).glob("checkpoint-*"))
     done = trainer.train(resume_from_checkpoint=resumed)
     metrics = {
         "loss_before": round(before, 4),
@@ -158,6 +159,18 @@ def train(
     merge(base, out, str(card.get("name", out.name)))
     shutil.rmtree(out / _CHECKPOINTS)
     return metrics
+
+
+def _is_begun(checkpoints: Path, what: str) -> bool:
+    """Tell whether there is a checkpoint to go on from, and refuse one of something else."""
+    note = checkpoints / "of.txt"
+    if note.is_file() and note.read_text(encoding="utf-8") != what:
+        raise LessonError(
+            f"{checkpoints} is of other lessons, another base or other settings. Remove it, or choose another folder."
+        )
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    note.write_text(what, encoding="utf-8")
+    return any(checkpoints.glob("checkpoint-*"))
 
 
 def merge(base: Resolved, out: Path, name: str) -> None:

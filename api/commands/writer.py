@@ -1,5 +1,6 @@
 """`limner writer`: how well a model writes, and how to teach a small one what a large one writes."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -49,6 +50,9 @@ def distill(
         known = {hashed for where, hashed in reopen(file) if where == domain}
         hashes = hasher(settings.home, settings.privacy_key)
         ids = [one for one in ids if hashes.subject(one) not in known]
+        if not ids:
+            out.print(f"Everyone is in {escape(str(file))} already.")
+            return
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as lines:
 
@@ -172,7 +176,12 @@ def _rehearsed(
             advance(len(found), len(users))
 
         rehearsals = Rehearsals(opened, made, domain, hasher(settings.home, settings.privacy_key), recommender)
-        return found, rehearse(rehearsals, users, done)
+        started = time.perf_counter()
+        stopped = rehearse(rehearsals, users, done)
+        seconds = time.perf_counter() - started
+    if found:
+        out.print(f"{len(found):,} users in {seconds:,.1f} s, {len(found) / seconds:.2f}/s.")
+    return found, stopped
 
 
 def _say(found: list[Rehearsal]) -> None:

@@ -136,6 +136,8 @@ def test_a_course_that_was_stopped_goes_on_to_the_same_end(base: Resolved, tmp_p
     whole = train(base, TAUGHT, HELD_OUT, tmp_path / "whole", COURSE, {})
     with pytest.raises(StoppedError):
         train(base, TAUGHT, HELD_OUT, tmp_path / "parts", COURSE, {}, stop)
+    with pytest.raises(LessonError, match="of other lessons"):
+        train(base, TAUGHT[1:], HELD_OUT, tmp_path / "parts", COURSE, {})
     steps: list[int] = []
     parts = train(base, TAUGHT, HELD_OUT, tmp_path / "parts", COURSE, {}, lambda done, _: steps.append(done))
     assert steps[0] == 9  # the checkpoint is of step 8
@@ -177,6 +179,8 @@ def test_the_commands(limner: Callable[..., Result], scripted: ScriptedLLM, base
         lines.write('{"domain": "small", "us')  # a kill
     more = limner("distill", str(file), "--all", "--domain", "small")
     assert f" of {len(EVERYONE) - 3} users were added" in more.output
+    none = limner("distill", str(file), "--all", "--domain", "small")
+    assert "Everyone is in" in none.output
     found = list(read([file]))
     assert len({one.user for one in found}) == len(found) == len(EVERYONE)
     assert {one.role for user in found for one in user.lessons} == {"theme", "summary", "intent", "why"}
