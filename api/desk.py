@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from agent.chat import Answer, ChatModel, Message
 from agent.contract import Writer
-from agent.embedder import SentenceEmbedder
+from agent.embedder import Embedder
 from agent.errors import ChatError, ModelError, Usage
 from agent.loading import index_claims, prepare_catalogue
 from agent.profiling import Profiler
@@ -72,7 +72,7 @@ class Desk:
         clock: Tells the time.
     """
 
-    embedder: SentenceEmbedder
+    embedder: Embedder
 
     def __init__(self, settings: Settings, opened: Database, clock: Clock) -> None:
         self._settings = settings

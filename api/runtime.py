@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.chat import ChatClient, ChatModel, PrioritizedChat
 from agent.contract import Writer
-from agent.embedder import SentenceEmbedder
+from agent.embedder import Embedder, load_embedder
 from agent.endpoints import Endpoints, Servers
 from agent.keys import Recipe
 from agent.lanes import Lane
@@ -58,10 +58,10 @@ def fetched(settings: Settings, model: str) -> Resolved:
         return pull(model, settings.home, lambda what, done, total: advance(done, total, f"{found.name}: {what}"))
 
 
-def embedder(settings: Settings) -> SentenceEmbedder:
+def embedder(settings: Settings) -> Embedder:
     """Return the embedder; its weights are fetched if they are not there yet."""
     found = fetched(settings, settings.embedder.model)
-    return SentenceEmbedder(found.path, found.name)
+    return load_embedder(found.path, found.name)
 
 
 def recipe(settings: Settings, writer: Writer, opened: Database | None = None) -> Recipe:
