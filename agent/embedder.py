@@ -13,6 +13,7 @@ import numpy.typing as npt
 from agent.errors import ModelError
 
 Vectors = npt.NDArray[np.float32]
+_REMEMBERED = 50_000
 
 
 class Embedder(Protocol):
@@ -35,12 +36,13 @@ class Embedder(Protocol):
 
 
 class _Remembering:
-    """Computes each text's vector once."""
+    """Computes each text's vector once; what several threads ask for meanwhile is computed together, in one go."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._memory: dict[bytes, npt.NDArray[np.float32]] = {}
-        self._lock = threading.Lock()  # a server's threads share one
+        self._wanted: dict[bytes, str] = {}
+        self._noting, self._computing = threading.Lock(), threading.Lock()
 
     @property
     def dimension(self) -> int:
@@ -53,17 +55,21 @@ class _Remembering:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors, `(len(texts), dimension)`; repeated texts are computed once."""
-        keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
-        with self._lock:
-            missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._memory}
+        mine = {hashlib.blake2b(text.encode(), digest_size=16).digest(): text for text in texts}
+        with self._noting:
+            self._wanted |= mine
+        with self._computing:
+            with self._noting:
+                wanted, self._wanted = self._wanted, {}
+            if len(self._memory) > _REMEMBERED:
+                self._memory.clear()
+            missing = {key: text for key, text in (wanted | mine).items() if key not in self._memory}
             if missing:
-                if len(self._memory) > 50_000:  # noqa: PLR2004
-                    self._memory.clear()
-                    missing = dict(zip(keys, texts, strict=True))
                 self._memory.update(zip(missing, self._encode(list(missing.values())), strict=True))
-            if not keys:
+            if not mine:
                 return np.zeros((0, self.dimension), dtype=np.float32)
-            return np.stack([self._memory[key] for key in keys])
+            rows = {text: self._memory[key] for key, text in mine.items()}
+        return np.stack([rows[text] for text in texts])
 
 
 class SentenceEmbedder(_Remembering):

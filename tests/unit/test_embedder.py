@@ -1,6 +1,9 @@
 """The multilingual embedder, with the weights that its package carries."""
 
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,3 +35,42 @@ def test_without_its_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 def test_other_folders_are_for_sentence_transformers(tmp_path: Path) -> None:
     assert isinstance(load_embedder(tmp_path, "any"), SentenceEmbedder)
+
+
+class Counting(SentenceEmbedder):
+    """Counts how often it computes, and lets the first time wait."""
+
+    dimension = 1
+
+    def __init__(self) -> None:
+        super().__init__("counting")
+        self.calls: list[list[str]] = []
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        self.calls.append(texts)
+        self.begun.set()
+        assert self.go_on.wait(30)
+        return np.array([[float(text)] for text in texts], dtype=np.float32)
+
+
+def test_what_threads_ask_for_meanwhile_is_computed_together() -> None:
+    embedder = Counting()
+    with ThreadPoolExecutor(6) as pool:
+        first = pool.submit(embedder.embed, ["0"])
+        assert embedder.begun.wait(30)
+        rest = [pool.submit(embedder.embed, [str(n), "0", str(n)]) for n in range(1, 6)]
+        while len(embedder._wanted) < 6:
+            time.sleep(0.001)
+        embedder.go_on.set()
+        assert first.result().tolist() == [[0.0]]
+        assert [one.result().tolist() for one in rest] == [[[n], [0], [n]] for n in range(1, 6)]
+    assert [sorted(texts) for texts in embedder.calls] == [["0"], ["1", "2", "3", "4", "5"]]
+
+
+def test_a_text_that_cannot_be_computed_spoils_no_others() -> None:
+    embedder = Counting()
+    embedder.go_on.set()
+    with pytest.raises(ValueError, match="could not convert"):
+        embedder.embed(["no number"])
+    assert embedder.embed(["7"]).tolist() == [[7.0]]
