@@ -64,6 +64,14 @@ def status(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+def ended(pid: int) -> bool:
+    """Tell whether a process has let go of all that it held: a killed one takes a moment."""
+    try:
+        return status(pid)["State"].startswith("Z")
+    except FileNotFoundError:
+        return True
+
+
 def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -183,7 +191,9 @@ def test_killed_supervisor_stops_it_and_the_next_user_starts_at_once(used):
     client = start_client(used)
     old = client.stdout.readline()
     [pid] = [pid for pid, program in processes(used).items() if program.endswith("postgres")]
-    os.kill(int(status(pid)["PPid"]), signal.SIGKILL)
+    supervisor = int(status(pid)["PPid"])
+    os.kill(supervisor, signal.SIGKILL)
+    assert eventually(lambda: ended(supervisor))
     try:
         with embedded(used) as server:
             assert server.url != old.strip()  # another port
