@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +36,7 @@ class Embedder(Protocol):
         ...
 
 
-class _Remembering:
+class _Remembering(ABC):
     """Computes each text's vector once; what several threads ask for meanwhile is computed together, in one go."""
 
     def __init__(self, name: str) -> None:
@@ -45,13 +46,13 @@ class _Remembering:
         self._noting, self._computing = threading.Lock(), threading.Lock()
 
     @property
+    @abstractmethod
     def dimension(self) -> int:
         """Length of a vector."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _encode(self, texts: list[str]) -> Vectors:
         """Return unit vectors."""
-        raise NotImplementedError
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors, `(len(texts), dimension)`; repeated texts are computed once."""

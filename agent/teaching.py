@@ -19,7 +19,7 @@ from agent.lessons import Lesson, digest
 from agent.models import CARD, Resolved, hash_weights
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 ADAPTER, MODEL = "adapter", "model"
 _CHECKPOINTS = "checkpoints"
@@ -76,7 +76,8 @@ def train(
         progress: Called with the steps done and all steps.
 
     Returns:
-        Mean loss per token of the answers, on the held-out lessons, before and after; steps; seconds of this run.
+        Mean loss per token of the answers before and after, on the held-out lessons (on the taught ones, if there are
+        none); steps; seconds of this run.
 
     Raises:
         LessonError: There is no lesson to teach by that is short enough, or the folder has a run that was stopped of
@@ -91,7 +92,6 @@ def train(
         DataCollatorForSeq2Seq,
         PrinterCallback,
         Trainer,
-        TrainingArguments,
         set_seed,
     )
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
@@ -104,33 +104,14 @@ def train(
     if not rows:
         raise LessonError(f"There is no lesson of at most {course.max_tokens} tokens to teach by.")
     resumed = _is_begun(out / _CHECKPOINTS, f"{base.weights_hash} {digest(taught)} {course.model_dump_json()}")
-    on_gpu = torch.cuda.is_available()
     set_seed(course.seed)
     model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32, local_files_only=True),
         LoraConfig(r=course.rank, lora_alpha=2 * course.rank, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
-    arguments = TrainingArguments(
-        output_dir=str(out / _CHECKPOINTS),
-        num_train_epochs=course.epochs,
-        learning_rate=course.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(1, int(0.03 * course.epochs * len(rows) / course.batch)),
-        per_device_train_batch_size=course.batch,
-        per_device_eval_batch_size=course.batch,
-        seed=course.seed,
-        data_seed=course.seed,
-        save_steps=course.save_every,
-        save_total_limit=1,
-        report_to=[],
-        disable_tqdm=True,
-        logging_strategy="no",
-        use_cpu=not on_gpu,
-        bf16=on_gpu,
-    )
     trainer = Trainer(
         model=model,
-        args=arguments,
+        args=_arguments(out / _CHECKPOINTS, course, len(rows)),
         train_dataset=rows,
         eval_dataset=_rows(tokenizer, held_out, course.max_tokens) or rows,
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=_IGNORED),
@@ -159,6 +140,31 @@ def train(
     merge(base, out, str(card.get("name", out.name)))
     shutil.rmtree(out / _CHECKPOINTS)
     return metrics
+
+
+def _arguments(checkpoints: Path, course: Course, lessons: int) -> "TrainingArguments":
+    import torch  # noqa: PLC0415
+    from transformers import TrainingArguments  # noqa: PLC0415
+
+    on_gpu = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=course.epochs,
+        learning_rate=course.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, int(0.03 * course.epochs * lessons / course.batch)),
+        per_device_train_batch_size=course.batch,
+        per_device_eval_batch_size=course.batch,
+        seed=course.seed,
+        data_seed=course.seed,
+        save_steps=course.save_every,
+        save_total_limit=1,
+        report_to=[],
+        disable_tqdm=True,
+        logging_strategy="no",
+        use_cpu=not on_gpu,
+        bf16=on_gpu,
+    )
 
 
 def _is_begun(checkpoints: Path, what: str) -> bool:

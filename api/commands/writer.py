@@ -126,8 +126,9 @@ def train_one(
     )
     with progress_bar(f"teaching {small.name}") as advance:
         metrics = train(small, taught, parts.held_out, folder, course, card, advance)
+    judges = "held-out users" if parts.held_out else "the lessons themselves, since nobody is held out"
     out.print(
-        f"Loss on held-out users: {metrics['loss_before']:.3f} before, {metrics['loss_after']:.3f} after "
+        f"Loss on {judges}: {metrics['loss_before']:.3f} before, {metrics['loss_after']:.3f} after "
         f"{metrics['steps']:.0f} steps, in {metrics['seconds']:.0f} s."
     )
     out.print(f"The adapter is in {escape(str(folder / ADAPTER))}, the model in {escape(str(folder / MODEL))}.")
