@@ -102,15 +102,15 @@ def read(files: Iterable[Path]) -> Iterator[Rehearsal]:
                 ) from error
 
 
-def reopen(file: Path) -> frozenset[tuple[str, str]]:
-    """Return the domains and users that a file has already; a last line that was cut off is taken out of it.
+def reopen(file: Path) -> list[Rehearsal]:
+    """Return what a file has already; a last line that was cut off is taken out of it.
 
     Raises:
         LessonError: A line is not one of ours.
     """
     if not file.exists():
-        return frozenset()
-    known = frozenset((one.domain, one.user) for one in read([file]))
+        return []
+    known = list(read([file]))
     whole = file.read_bytes()
     if not whole.endswith(b"\n"):
         file.write_bytes(whole[: whole.rfind(b"\n") + 1])

@@ -30,7 +30,8 @@ Role = Literal["writer", "narrator", "ask"]
 Progress = Callable[[str, int, int], None]
 
 CARD = "limner.json"
-DEFAULT_CHAT = "qwen2.5-coder-1.5b"
+TEACHER = "qwen2.5-coder-1.5b"
+DEFAULT_CHAT = TEACHER
 DEFAULT_EMBEDDER = "all-minilm-l6-v2"
 MULTILINGUAL_EMBEDDER = "use-multilingual-v3"
 
@@ -113,7 +114,7 @@ def _gguf(packages: tuple[str, ...], members: str, sha256: str) -> WheelFiles:
 
 CATALOGUE: tuple[ModelEntry, ...] = (
     ModelEntry(
-        name=DEFAULT_CHAT,
+        name=TEACHER,
         kind="chat",
         title="Qwen2.5-Coder-1.5B-Instruct (Q4_K_M)",
         licence="Apache-2.0",

@@ -3,13 +3,22 @@
 import asyncio
 
 from agent.chat import ChatClient
-from recommend.asking import LIMIT_S, ask
+from recommend.asking import LIMIT_S, NO_MODEL, ask
 from recommend.contract import Answer
 from recommend.facts import Facts
 
 
-def answered(facts: Facts, question: str, chat: ChatClient | None, limit_s: float = LIMIT_S) -> Answer:
+def answered(
+    facts: Facts, question: str, chat: ChatClient | None, limit_s: float = LIMIT_S, without: str | None = None
+) -> Answer:
     """Answer a question, and close the client.
+
+    Args:
+        facts: Of the user who is asked about.
+        question: At most 1,000 characters.
+        chat: The model; None: rules and templates do without.
+        limit_s: How long the model may take, in all.
+        without: Why there is no model, where that can be said.
 
     Raises:
         ValueError: The question is empty or too long.
@@ -17,7 +26,7 @@ def answered(facts: Facts, question: str, chat: ChatClient | None, limit_s: floa
 
     async def run() -> Answer:
         try:
-            return await ask(facts, question, chat, limit_s)
+            return await ask(facts, question, chat, limit_s, without or NO_MODEL)
         finally:
             if chat is not None:
                 await chat.aclose()

@@ -12,7 +12,7 @@ from agent.endpoints import Endpoints, Servers
 from agent.keys import Recipe
 from agent.lanes import Lane
 from agent.loading import prepare_catalogue
-from agent.models import CATALOGUE, Resolved, pull, resolve
+from agent.models import CATALOGUE, Resolved, Role, pull, resolve
 from agent.profiling import Profiler
 from agent.serving import ServeSettings, serve
 from agent.slots import BATCH
@@ -30,6 +30,11 @@ from store.database import Database, open_database
 
 _CALLS_OF_A_USER = 2  # under way at the same time, at the least: first all claims, then the few that are mended
 _FEWEST_USERS = 8
+_CANNOT: dict[Role, str] = {
+    "writer": "cannot write profiles",
+    "narrator": "cannot word reasons",
+    "ask": "cannot answer free questions",
+}
 
 
 def now() -> datetime:
@@ -78,11 +83,29 @@ def recipe(settings: Settings, writer: Writer, opened: Database | None = None) -
 
 def asked(settings: Settings) -> WriterSettings:
     """Return how the language model is asked: one that was taught on these tasks gets prompts without examples."""
+    known = _known(settings)
+    taught = known is not None and known.taught
+    return settings.llm.writer.model_copy(update={"examples": settings.llm.examples and not taught})
+
+
+def unfit(settings: Settings, role: Role) -> str | None:
+    """Say why the language model is not for a role; None where it is, or where we do not know the model."""
+    known = _known(settings)
+    if known is None or (known.entry is None and not known.taught):
+        return None
+    if known.entry is not None and role in known.entry.roles:
+        return None
+    if role == "ask" or known.entry is not None:
+        return f"{known.name} {_CANNOT[role]}"
+    return None
+
+
+def _known(settings: Settings) -> Resolved | None:
+    """Return the language model; None where its name is only known to the server that has it."""
     llm = settings.llm
     served = bool(llm.base_url) and llm.engine == "server"
     known = llm.model in {entry.name for entry in CATALOGUE}
-    taught = (known or not served) and resolve(llm.model, settings.home).taught
-    return llm.writer.model_copy(update={"examples": llm.examples and not taught})
+    return resolve(llm.model, settings.home) if known or not served else None
 
 
 def model_info(settings: Settings) -> ModelInfo:

@@ -26,6 +26,23 @@ class SettingsError(AgentError):
     """A setting is wrong."""
 
 
+class RoleSettings(BaseModel):
+    """The language model of another task than writing profiles. What is not given is as for the writer.
+
+    Attributes:
+        base_url: As for the writer; empty: vLLM is started on demand, also if the writer has a server.
+        model: As for the writer.
+        api_key: As for the writer.
+        examples: Whether the prompts show examples.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    base_url: str | None = None
+    model: str | None = None
+    api_key: SecretStr | None = None
+    examples: bool | None = None
+
+
 class LlmSettings(WriterSettings):
     """The language model that writes, and how it is asked.
 
@@ -40,6 +57,8 @@ class LlmSettings(WriterSettings):
         engine: What batches use: a server, or vLLM's engine in the process of the command (`offline`), which is for
             one machine, and for nobody else meanwhile.
         users_at_once: Users whose profiles are being written at once; none: enough to have all calls under way.
+        narrator: The model that words why something is recommended, if it is another.
+        ask: The model that answers free questions, if it is another.
     """
 
     base_url: str | None = None
@@ -50,6 +69,8 @@ class LlmSettings(WriterSettings):
     priorities: bool = False
     engine: Literal["server", "offline"] = "server"
     users_at_once: int | None = Field(default=None, ge=1)
+    narrator: RoleSettings = RoleSettings()
+    ask: RoleSettings = RoleSettings()
 
     @field_validator("base_url", mode="before")
     @classmethod
@@ -203,6 +224,11 @@ class Settings(BaseSettings):
         """Let the environment win over `limner.toml`."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    def acting(self, role: Literal["narrator", "ask"]) -> Self:
+        """Return the settings with the language model of a role in the place of the writer's."""
+        own: RoleSettings = getattr(self.llm, role)
+        return self.model_copy(update={"llm": self.llm.model_copy(update=own.model_dump(exclude_none=True))})
 
     @property
     def evidence_settings(self) -> EvidenceSettings:

@@ -37,6 +37,7 @@ MAX_QUESTION = 1_000
 MAX_CALLS = 4
 MAX_TOKENS = 300
 LIMIT_S = 90.0
+NO_MODEL = "No language model is at hand"
 _LANGUAGES: dict[Language, str] = {"en": "English", "zh": "Chinese (简体中文)"}
 _CAN_ASK: dict[Language, str] = {
     "en": "Nothing is on record about you that would answer this. You can ask what your profile says, what changed in "
@@ -108,7 +109,9 @@ class Notebook:
             known.clear()
 
 
-async def ask(facts: Facts, question: str, chat: ChatClient | None = None, limit_s: float = LIMIT_S) -> Answer:
+async def ask(
+    facts: Facts, question: str, chat: ChatClient | None = None, limit_s: float = LIMIT_S, without: str = NO_MODEL
+) -> Answer:
     """Answer a question.
 
     Args:
@@ -116,6 +119,7 @@ async def ask(facts: Facts, question: str, chat: ChatClient | None = None, limit
         question: At most 1,000 characters.
         chat: The model; None: rules and templates do without. It is left open.
         limit_s: How long the model may take, in all.
+        without: Why there is no model.
 
     Raises:
         ValueError: The question is empty or too long.
@@ -126,7 +130,7 @@ async def ask(facts: Facts, question: str, chat: ChatClient | None = None, limit
     notebook, notes = Notebook(facts), list[str]()
     text = None
     if chat is None:
-        notes.append("No language model is at hand: a rule has chosen the tool, and a template the words.")
+        notes.append(f"{without}: a rule has chosen the tool, and a template the words.")
     else:
         try:
             async with asyncio.timeout(limit_s):

@@ -34,10 +34,12 @@ def command(
                 return made
 
         facts = Facts.of(opened, user, recommender, settings.language, runtime.now())
-        if no_model:
-            found = answered(facts, question, None)
+        asking = settings.acting("ask")
+        without = runtime.unfit(asking, "ask")
+        if no_model or without:
+            found = answered(facts, question, None, without=None if no_model else without)
         else:
-            with runtime.language_model(settings) as (chat, _):
+            with runtime.language_model(asking) as (chat, _):
                 found = answered(facts, question, chat)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))

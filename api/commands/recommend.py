@@ -134,8 +134,9 @@ def why(
     with runtime.database(settings) as opened, runtime.recommender(settings, opened) as made:
         found = made.why(user, item, Request(k=k, diversity=diversity, near=near), shown)
     if narrate:
-        with runtime.language_model(settings) as (chat, _):
-            found = narrated(chat, found, settings.language, examples=runtime.asked(settings).examples)
+        narrating = settings.acting("narrator")
+        with runtime.language_model(narrating) as (chat, _):
+            found = narrated(chat, found, settings.language, examples=runtime.asked(narrating).examples)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:

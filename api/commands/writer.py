@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -46,10 +46,7 @@ def distill(
     """Let the model write about users, and keep as lessons what passes every check; no profile is stored."""
     settings = read_settings()
     with runtime.database(settings) as opened:
-        ids = _users(opened, user, users_file, limit, all_=all_)
-        known = {hashed for where, hashed in reopen(file) if where == domain}
-        hashes = hasher(settings.home, settings.privacy_key)
-        ids = [one for one in ids if hashes.subject(one) not in known]
+        ids = _others(settings, _users(opened, user, users_file, limit, all_=all_), reopen(file), domain)
         if not ids:
             out.print(f"Everyone is in {escape(str(file))} already.")
             return
@@ -75,11 +72,18 @@ def try_out(
     all_: selecting.AllOption = False,
     limit: LimitOption = None,
     domain: DomainOption = "own",
+    lessons: Annotated[
+        list[Path] | None,
+        typer.Option("--except", dir_okay=False, help="Lessons whose users are left out; may be given again."),
+    ] = None,
 ) -> None:
     """Let the model write about users, store nothing, and say how much of it passes every check at the first try."""
     settings = read_settings()
     with runtime.database(settings) as opened:
-        ids = _users(opened, user, users_file, limit, all_=all_)
+        ids = _others(settings, _users(opened, user, users_file, limit, all_=all_), read(lessons or ()), domain)
+        if not ids:
+            out.print("These users were all taught.")
+            raise typer.Exit(1)
         found, stopped = _rehearsed(settings, opened, ids, domain)
     _say(found)
     _end(stopped)
@@ -151,6 +155,12 @@ def _users(
         out.print("There are no such users with consent and a log.")
         raise typer.Exit(1)
     return ids[:limit]
+
+
+def _others(settings: Settings, users: list[str], known: Iterable[Rehearsal], domain: str) -> list[str]:
+    """Leave out who is in rehearsals of a domain."""
+    hashes, there = hasher(settings.home, settings.privacy_key), {one.user for one in known if one.domain == domain}
+    return [user for user in users if hashes.subject(user) not in there]
 
 
 def _rehearsed(

@@ -68,7 +68,7 @@ def create_app(settings: Settings, opened: Database | None = None) -> FastAPI:
             try:
                 yield
             finally:
-                await run_sync(app.state.limner.language_model.close)
+                await run_sync(app.state.limner.close)
 
     app = FastAPI(
         title="Limner",

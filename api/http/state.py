@@ -38,7 +38,8 @@ class State:
         sessions: Of browsers.
         ingesting: Held by the one bulk request whose rows are being stored.
         documents: Profiles that were read lately.
-        language_model: For questions and narration.
+        narrator: The language model that words reasons.
+        asker: That which answers questions.
         maps: Of users and items.
     """
 
@@ -49,7 +50,9 @@ class State:
         self.sessions = Sessions(self.hasher.derived("sessions of browsers"))
         self.ingesting = asyncio.Lock()
         self.documents = Documents()
-        self.language_model = LanguageModel(settings)
+        self.narrator = LanguageModel(settings.acting("narrator"))
+        same = settings.llm.ask == settings.llm.narrator
+        self.asker = self.narrator if same else LanguageModel(settings.acting("ask"))
         self.maps = Maps(database)
         self._embedder: Embedder | None = None
         self._recommender: tuple[Serving, Recommender] | None = None
@@ -69,6 +72,11 @@ class State:
             if self._embedder is None:
                 self._embedder = runtime.embedder(self.settings)
             return self._embedder
+
+    def close(self) -> None:
+        """Give back the language models that were started."""
+        for model in {self.narrator, self.asker}:
+            model.close()
 
     def warm_up(self) -> None:
         """Load what the first to ask would wait for; what is not there, or cannot be loaded, they are told of."""

@@ -5,6 +5,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -69,6 +70,22 @@ def test_a_model_words_the_answer(with_model: TestClient, scripted: ScriptedLLM)
     scripted.reset(down)
     away = with_model.post(ASK, json={"question": "What do you know about me?"})
     assert (away.status_code, away.json()["by"]) == (200, "rule")
+
+
+def test_a_model_that_cannot_answer_is_not_asked(
+    asked: TestClient, database: Database, scripted: ScriptedLLM, tmp_path: Path
+) -> None:
+    llm: dict[str, Any] = {"base_url": scripted.url, "model": "smollm2-135m"}
+    with client(create_app(settings(tmp_path, llm=llm), database)) as small:
+        found = small.post(ASK, json={"question": "What do you know about me?"}).json()
+    assert (found["by"], scripted.requests) == ("rule", [])
+    assert found["notes"][0].startswith("smollm2-135m cannot answer free questions: a rule")
+    llm["ask"] = {"model": MODEL}
+    words = "Your profile was written from 37 events [1]."
+    scripted.reset(lambda request, n: completion(request, json.dumps({"text": words}) if request.schema else "Hm."))
+    with client(create_app(settings(tmp_path, llm=llm), database)) as both:
+        assert both.post(ASK, json={"question": "What do you know about me?"}).json()["text"] == words
+    assert {request.body["model"] for request in scripted.requests} == {MODEL}
 
 
 WRONG: list[object] = [

@@ -9,6 +9,7 @@ import pytest
 
 from agent.endpoints import Endpoints
 from agent.lanes import Lane
+from agent.models import TEACHER
 from agent.openai_chat import OpenAIChat
 from agent.slots import BATCH
 from api import runtime
@@ -47,6 +48,23 @@ def test_one_server_tries_again_by_itself_and_several_take_over_from_each_other(
         ("http://a:1/v1", 1, 50),
         ("http://b:2/v1", 1, 50),
     ]
+
+
+def test_a_role_has_the_writer_s_model_or_its_own():
+    given = settings(base_url=TWO, model="big", api_key="secret", ask={"model": "other", "base_url": ""})
+    asking = given.acting("ask")
+    assert (asking.llm.model, asking.llm.base_url) == ("other", "")  # which is started on demand
+    assert asking.llm.api_key.get_secret_value() == "secret"
+    assert given.acting("narrator") == given
+
+
+@pytest.mark.parametrize("base_url", [None, TWO])
+def test_what_a_model_is_not_for_is_said(base_url: str | None):
+    assert runtime.unfit(settings(model=TEACHER, base_url=base_url), "ask") is None
+    small = settings(model="smollm2-135m", base_url=base_url)
+    assert runtime.unfit(small, "ask") == "smollm2-135m cannot answer free questions"
+    assert runtime.unfit(small, "narrator") == "smollm2-135m cannot word reasons"
+    assert runtime.unfit(settings(model="theirs/own", base_url=base_url), "ask") is None
 
 
 @pytest.mark.parametrize("priorities", [True, False])

@@ -1,5 +1,6 @@
 """Free questions about a profile or a recommendation."""
 
+from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter
@@ -57,5 +58,6 @@ def ask(user_id: UserId, body: Question, state: StateDep, _caller: UserReader) -
     against the sources (`by` is `model`); else a rule chooses the tool and a template lists what it tells (`rule`).
     """
     facts = Facts.of(state.database, user_id, state.recommender, state.settings.language, runtime.now())
-    with state.language_model.chat_if_any() as chat:
-        return answered(facts, body.question, chat, state.settings.llm.timeout_s)
+    without = runtime.unfit(state.settings.acting("ask"), "ask")
+    with nullcontext() if without else state.asker.chat_if_any() as chat:
+        return answered(facts, body.question, chat, state.settings.llm.timeout_s, without)

@@ -103,8 +103,9 @@ def explanation(
     found = state.recommender().why(user_id, item_id, request, shown, counterfactuals=counterfactual)
     if not narrate:
         return found
-    with state.language_model.chat() as chat:
-        return narrated(chat, found, state.settings.language, examples=runtime.asked(state.settings).examples)
+    with state.narrator.chat() as chat:
+        examples = runtime.asked(state.settings.acting("narrator")).examples
+        return narrated(chat, found, state.settings.language, examples=examples)
 
 
 @router.get(
