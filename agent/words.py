@@ -135,18 +135,38 @@ def cite(statement: str, examples: Sequence[int], language: Language) -> str:
     return f"{body}, such as {joined}."
 
 
-_MOSTLY = re.compile(r"\b(?:mostly|mainly|largely|primarily)((?:\s+from)?(?:\s+the)?\s+)(?=(\d{4}s)\b)", re.IGNORECASE)
+_MOSTLY = re.compile(
+    r"\b(?:mostly|mainly|largely|primarily)((?: (?:by|from|of|with|in))?(?: the)? )(?=(\S.*))", re.IGNORECASE
+)
 
 
 def quantified(sentence: str, telling: Sequence[Telling]) -> str:
-    """Say "partly" of a decade that fewer than half of the events have: how many is arithmetic's to say.
+    """Say "partly" of a trait that fewer than half of the events have: how many is arithmetic's to say.
+
+    So it says of a name that follows on "by" and the like and is no trait at all.
 
     >>> from agent.catalogue import Attribute, Telling
     >>> quantified("Enjoys comedy, mostly from the 1980s.", [Telling(Attribute("decade", "1980s"), 4, 0.4, 3.0)])
     'Enjoys comedy, partly from the 1980s.'
+    >>> quantified("Looks for tools, mostly by Oxmoor.", [Telling(Attribute("brand", "Oxmoor"), 6, 0.6, 9.0)])
+    'Looks for tools, mostly by Oxmoor.'
     """
-    few = {t.attribute.value for t in telling if t.attribute.field == "decade" and t.share < HALF}
-    return _MOSTLY.sub(lambda match: f"partly{match[1]}" if match[2] in few else match[0], sentence)
+    most, few = (
+        [t.attribute.value.casefold() for t in telling if (t.share >= HALF) is whole] for whole in (True, False)
+    )
+
+    def said(match: re.Match[str]) -> str:
+        rest = match[2].casefold()
+        if any(_begins(rest, value) for value in most):
+            return match[0]
+        nowhere = match[1].split()[:1] not in ([], ["the"]) and match[2][0].isupper()
+        return f"partly{match[1]}" if nowhere or any(_begins(rest, value) for value in few) else match[0]
+
+    return _MOSTLY.sub(said, sentence)
+
+
+def _begins(text: str, value: str) -> bool:
+    return text.startswith(value) and not text[len(value) : len(value) + 1].isalnum()
 
 
 _CITED = re.compile(r"(?:, such as|，例如)\s*\[.*$")

@@ -16,6 +16,7 @@ from agent.catalogue import Telling
 from agent.chat import Call, ChatModel, Message
 from agent.contract import Language
 from agent.errors import ChatError, Usage
+from agent.exemplary import names_all_once, names_only
 from agent.phrasing import echoes, misspoken, speaks_of_some
 from agent.pipeline import in_thread
 from agent.themes import informative, is_informative
@@ -151,7 +152,7 @@ class SummaryLine(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """An answer that passed every check: the prompt that it is to, the values of its variables, and its JSON."""
+    """An answer that others can learn by: the prompt that it is to, the values of its variables, and its JSON."""
 
     role: str
     variables: Mapping[str, str]
@@ -160,7 +161,7 @@ class Passed(NamedTuple):
 
 @dataclass
 class Account:
-    """The calls that one profile took, and the answers of the model that can be used."""
+    """The calls that one profile took, and the answers of the model that others can learn by."""
 
     calls: list[Call] = field(default_factory=list)
     passed: list[Passed] = field(default_factory=list)
@@ -295,7 +296,7 @@ class LlmWriter:
             worded, verdict = judged[n]
             written = ThemesWords(groups=[answer.groups[n]]).model_dump_json()
             if verdict.passes:
-                account.passed.append(Passed("theme", self._variables([tasks[n]]), written))
+                self._learn(tasks[n], answer.groups[n], worded, account)
                 return replace(worded, tries=1)
             return await self._claim(tasks[n], (), account, Refused(written, verdict.violations))
 
@@ -357,6 +358,16 @@ class LlmWriter:
         words = Worded(name[:1].upper() + name[1:], cited, "llm", verdict.interpretive, verdict.words)
         return words, verdict._replace(violations=(*verdict.violations, *wrong))
 
+    def _learn(self, task: ClaimTask, answer: ThemeWords | IntentWords, worded: Worded, account: Account) -> None:
+        """Keep an answer that passed, in the words that stand, if others can learn by it."""
+        sentence, variables = uncited(worded.statement), self._variables([task])
+        if isinstance(answer, IntentWords):
+            intent = answer.model_copy(update={"name": worded.name, "goal": sentence})
+            account.passed.append(Passed("intent", variables, intent.model_dump_json()))
+        elif names_all_once(worded.name, sentence, task.telling):
+            theme = answer.model_copy(update={"name": worded.name, "statement": sentence})
+            account.passed.append(Passed("theme", variables, ThemesWords(groups=[theme]).model_dump_json()))
+
     async def _claim(
         self, task: ClaimTask, said: Sequence[str], account: Account, refused: Refused | None = None
     ) -> Worded:
@@ -370,7 +381,11 @@ class LlmWriter:
         """
 
         def one(answer: IntentWords | ThemesWords) -> tuple[Worded, Verdict]:
-            return self._judge(task, answer if isinstance(answer, IntentWords) else answer.groups[0], said)
+            words = answer if isinstance(answer, IntentWords) else answer.groups[0]
+            worded, verdict = self._judge(task, words, said)
+            if verdict.passes:
+                self._learn(task, words, worded, account)
+            return worded, verdict
 
         role = "intent" if task.intent else "theme"
         schema: type[IntentWords | ThemesWords] = IntentWords if task.intent else themes_words(1)
@@ -398,8 +413,15 @@ class LlmWriter:
                 violations.append(Violation("malformed", "sum up the claims"))
             return lines, Verdict(tuple(dict.fromkeys(violations)), (), 0)
 
+        def learnt(answer: SummaryWords) -> tuple[list[SummaryLine], Verdict]:
+            lines, verdict = check(answer)
+            whole = len(lines) == len(set(task.liked)) and all(self._sums_up_all(line, task) for line in lines)
+            if verdict.passes and whole:
+                account.passed.append(Passed("summary", variables, answer.model_dump_json()))
+            return lines, verdict
+
         variables = {**task.variables, "language": LANGUAGE_NAMES[self._language]}
-        written = await self._ask("summary", variables, SummaryWords, MAX_SUMMARY_TOKENS, check, account)
+        written = await self._ask("summary", variables, SummaryWords, MAX_SUMMARY_TOKENS, learnt, account)
         if written is None:
             return None
         lines, tries = written
@@ -409,6 +431,14 @@ class LlmWriter:
         """Tell whether a sentence may stand over these of a task's claims."""
         liked = bool(claims) and task.liked[claims[0]]
         return not self._summary_violations(text, claims, task, liked=liked)
+
+    @staticmethod
+    def _sums_up_all(line: SummaryLine, task: SummaryTask) -> bool:
+        """Tell whether a sentence names a trait of every claim of its sign, and no name that is none of theirs."""
+        liked = task.liked[line.claims[0]]
+        texts = [text for text, sign in zip(task.texts, task.liked, strict=True) if sign is liked]
+        named = attributes_named(line.text, task.grounds)
+        return names_only(line.text, texts) and all(attributes_named(text, task.grounds) & named for text in texts)
 
     @staticmethod
     def _claims_named(text: str, numbers: Sequence[int], task: SummaryTask, *, liked: bool) -> tuple[int, ...]:
@@ -479,7 +509,6 @@ class LlmWriter:
             result, verdict = await in_thread(check, answer)  # calls of others go on meanwhile
             if verdict.passes:
                 account.add(role, prompt, usage, "ok")
-                account.passed.append(Passed(role, variables, answer.model_dump_json()))
                 return result, before + more
             account.add(role, prompt, usage, "violations", _listed(verdict.violations))
             messages = base + self._repair(answer.model_dump_json(), verdict.violations)

@@ -1,0 +1,48 @@
+"""Which answers are worth learning by."""
+
+import pytest
+
+from agent.catalogue import Attribute, Telling
+from agent.exemplary import names_all_once, names_only
+from agent.words import quantified
+
+TELLING = [
+    Telling(Attribute("category", "Coffee"), 9, 0.9, 8.0),
+    Telling(Attribute("brand", "Pemberlow"), 3, 0.3, 6.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence", "worth"),
+    [
+        ("Coffee with some Pemberlow", "Looks for coffee, partly by Pemberlow.", True),
+        ("Coffee", "Looks for coffee, partly by Pemberlow.", True),
+        ("Coffee with some Pemberlow", "Looks for coffee, partly by Pemberlow, and some from Norrvik.", False),
+        ("Coffee with some Pemberlow", "Looks for coffee, mostly coffee by Pemberlow.", False),
+        ("Coffee", "Looks for coffee.", False),
+        ("Pemberlow tools", "Looks for Pemberlow.", False),
+        ("Coffee with some Pemberlow", "Looks for coffee from the 1990s, partly by Pemberlow.", False),
+    ],
+)
+def test_a_claim_names_its_traits_once_and_nothing_else(name: str, sentence: str, *, worth: bool) -> None:
+    assert names_all_once(name, sentence, TELLING) is worth
+
+
+def test_what_a_sentence_begins_with_is_no_name() -> None:
+    assert names_only("Looks for coffee. Stays away from Oxmoor.", ["coffee", "Oxmoor"])
+    assert not names_only("Looks for coffee. Stays away from Oxmoor.", ["coffee"])
+
+
+@pytest.mark.parametrize(
+    ("said", "stands"),
+    [
+        ("Looks for coffee, mostly by Pemberlow.", "Looks for coffee, partly by Pemberlow."),
+        ("Looks for tools, mostly coffee.", "Looks for tools, mostly coffee."),
+        ("Looks for coffee, mainly from Norrvik.", "Looks for coffee, partly from Norrvik."),
+        ("Looks for coffee, mostly the quick kind.", "Looks for coffee, mostly the quick kind."),
+        ("Mostly looks for coffee.", "Mostly looks for coffee."),
+        ("Looks for tools, largely of the Pemberlows.", "Looks for tools, partly of the Pemberlows."),
+    ],
+)
+def test_how_much_is_said_by_arithmetic(said: str, stands: str) -> None:
+    assert quantified(said, TELLING) == stands
