@@ -41,6 +41,7 @@ MAX_TOKENS = 160
 MAX_SUMMARY_TOKENS = 260
 LANGUAGE_NAMES: dict[Language, str] = {"en": "English", "zh": "Chinese (简体中文)"}
 _MENDABLE = frozenset({"malformed", "cut_off"})
+_ADDED = 1  # words of a sentence of the summary that are nobody's, in a lesson
 PROMPTS: dict[str, int] = {"theme": 1, "intent": 1, "summary": 1, "repair": 1}
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -434,11 +435,13 @@ class LlmWriter:
 
     @staticmethod
     def _sums_up_all(line: SummaryLine, task: SummaryTask) -> bool:
-        """Tell whether a sentence names a trait of every claim of its sign, and no name that is none of theirs."""
+        """Tell whether a sentence names a trait of every claim of its sign, and hardly anything that is none."""
         liked = task.liked[line.claims[0]]
         texts = [text for text, sign in zip(task.texts, task.liked, strict=True) if sign is liked]
         named = attributes_named(line.text, task.grounds)
-        return names_only(line.text, texts) and all(attributes_named(text, task.grounds) & named for text in texts)
+        added = verify(line.text, replace(task.grounds, other_texts=tuple(texts))).interpretive
+        every = all(attributes_named(text, task.grounds) & named for text in texts)
+        return every and names_only(line.text, texts) and len(added) <= _ADDED
 
     @staticmethod
     def _claims_named(text: str, numbers: Sequence[int], task: SummaryTask, *, liked: bool) -> tuple[int, ...]:
