@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agent.verify import Grounds, Violation, verify
-from agent.verify.text import lemmas
+from agent.verify.text import is_english, lemmas
 
 _MIN_TITLE, _LONG_TITLE = 5, 4
 _TIME = re.compile(
@@ -50,6 +50,19 @@ def misspoken(text: str) -> list[Violation]:
 def speaks_of_some(text: str) -> bool:
     """Tell whether a text says that something holds for a part only."""
     return bool(_SOME.search(text))
+
+
+def within_sentence(name: str) -> str:
+    """Write a claim's name as it stands inside a sentence; one that begins with a proper name or an acronym stays.
+
+    >>> within_sentence("A few items, like Heat"), within_sentence("Outlet, partly Oxmoor")
+    ('a few items, like Heat', 'outlet, partly Oxmoor')
+    >>> within_sentence("IMAX films"), within_sentence("Glass Orchard and singles")
+    ('IMAX films', 'Glass Orchard and singles')
+    """
+    first, _, rest = name.partition(" ")
+    common = name[1:2].islower() and not rest[:1].isupper() and is_english(first.rstrip(",").lower())
+    return name[0].lower() + name[1:] if common or first == "A" else name
 
 
 def _spaced(text: str) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from agent.catalogue import Telling
 from agent.contract import Language
+from agent.phrasing import within_sentence
 from agent.themes import Theme, informative
-from agent.verify.text import is_english
 from agent.words import Worded, called, cite, is_main
 
 _EXAMPLES = 3
@@ -74,11 +74,11 @@ def sum_up(likes: Sequence[str], dislikes: Sequence[str], language: Language) ->
     """
     sentences = []
     if likes:
-        shown = [_inside(name) for name in likes[:3]]
+        shown = [within_sentence(name) for name in likes[:3]]
         text = f"主要喜欢{'；'.join(shown)}。" if language == "zh" else f"Likes above all: {'; '.join(shown)}."
         sentences.append((text, list(range(len(shown)))))
     if dislikes:
-        shown = [_inside(name) for name in dislikes[:2]]
+        shown = [within_sentence(name) for name in dislikes[:2]]
         text = f"不喜欢{'；'.join(shown)}。" if language == "zh" else f"Dislikes: {'; '.join(shown)}."
         sentences.append((text, list(range(len(likes), len(likes) + len(shown)))))
     return sentences
@@ -90,12 +90,6 @@ def say_trends(more: Sequence[str], less: Sequence[str], language: Language) -> 
     sentences = []
     for names, english, zh in ((more, "Lately more", "近来增多"), (less, "Lately less", "近来减少")):
         if names:
-            shown = [_inside(name) for name in names]
+            shown = [within_sentence(name) for name in names]
             sentences.append(f"{zh}：{'；'.join(shown)}。" if chinese else f"{english}: {'; '.join(shown)}.")
     return ("" if chinese else " ").join(sentences)
-
-
-def _inside(name: str) -> str:
-    """Write a name as it stands inside a sentence; names that begin with a proper name or acronym stay."""
-    plain = name[:1].isupper() and name[1:2].islower() and (" " in name or is_english(name.lower()))
-    return name[0].lower() + name[1:] if plain else name

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agent.contract import Language
-from agent.verify.text import is_english
+from agent.phrasing import within_sentence
 from agent.words import title_of
 from recommend.contract import ClaimPart, Counterfactual, CrowdPart, EventPart, Explanation, Part, RestPart
 from recommend.explaining import Reasons
@@ -98,13 +98,13 @@ def claim_text(name: str, strength: float, events: int, language: Language) -> s
     'you do not want war dramas'
     """
     if not strength:
-        return f"你不想要“{name}”" if language == "zh" else f"you do not want {_inside(name)}"
+        return f"你不想要“{name}”" if language == "zh" else f"you do not want {within_sentence(name)}"
     liked = strength >= 0
     if language == "zh":
         count = f"（{events}条记录）" if events else ""
         return f"你对“{name}”的{'兴趣' if liked else '反感'}{count}"
     count = f" ({_counted(events, 'event')})" if events else ""
-    return f"your {'interest in' if liked else 'dislike of'} {_inside(name)}{count}"
+    return f"your {'interest in' if liked else 'dislike of'} {within_sentence(name)}{count}"
 
 
 def crowd_text(contribution: float, language: Language) -> str:
@@ -314,14 +314,3 @@ def _counted(n: int, what: str) -> str:
 
 def _and(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _inside(name: str) -> str:
-    """Write a name as it stands inside a sentence; one that begins with a proper name or an acronym stays.
-
-    >>> _inside("A few items, like Heat"), _inside("IMAX films")
-    ('a few items, like Heat', 'IMAX films')
-    """
-    first = name.split(maxsplit=1)[0]
-    plain = first == "A" or (name[1:2].islower() and is_english(first.lower()))
-    return name[0].lower() + name[1:] if plain else name
