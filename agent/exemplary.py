@@ -9,23 +9,37 @@ from collections.abc import Sequence
 
 from agent.catalogue import Telling
 from agent.themes import informative
+from agent.verify.text import cjk_share, lemmas
 from agent.words import called
 
-_NAME = re.compile(r"(?<![.!?] )(?<!^)\b(?:[A-Z][\w'-]*|\d{4}s?)\b")
+_NAME = re.compile(r"(?<![.!?] )(?<!^)\b(?:[^\W\d_][\w'-]*|\d{4}s?)\b")
 
 
 def names_all_once(name: str, sentence: str, telling: Sequence[Telling]) -> bool:
     """Tell whether a claim names each of its traits, none twice in its sentence, and no name that is not a trait."""
     wanted = [called(trait.attribute) for trait in informative(telling)]
-    named = all(_count(text, f"{name}. {sentence}") for text in wanted)
-    return named and all(_count(text, sentence) <= 1 for text in wanted) and names_only(f"{name}. {sentence}", wanted)
+    said, in_name = _counts(sentence, wanted), _counts(name, wanted)
+    once = all(said[trait] <= 1 and said[trait] + in_name[trait] for trait in wanted)
+    return once and names_only(f"{name}. {sentence}", wanted)
 
 
 def names_only(text: str, given: Sequence[str]) -> bool:
     """Tell whether the names and decades of a text, but for the words that sentences begin with, are of those given."""
     known = " ".join(given).casefold()
-    return all(found.group().casefold() in known for found in _NAME.finditer(text))
+    names = (found.group() for found in _NAME.finditer(text))
+    return all(name.casefold() in known for name in names if not name[0].islower())
 
 
-def _count(text: str, within: str) -> int:
-    return len(re.findall(rf"(?<!\w){re.escape(text)}(?!\w)", within, re.IGNORECASE))
+def _counts(text: str, traits: Sequence[str]) -> dict[str, int]:
+    """Count how often traits are named, in any form; one that stands inside a longer one is not."""
+    forms, counts = list(lemmas(text)), dict.fromkeys(traits, 0)
+    for trait in sorted(traits, key=len, reverse=True):
+        own = list(lemmas(trait))
+        if cjk_share(trait) or not own:
+            counts[trait] = text.count(trait)
+            continue
+        for start in range(len(forms) - len(own) + 1):
+            if forms[start : start + len(own)] == own:
+                counts[trait] += 1
+                forms[start : start + len(own)] = [""] * len(own)
+    return counts

@@ -128,6 +128,7 @@ def train(
     }
     model.to(dtype=torch.bfloat16)
     model.save_pretrained(str(out / ADAPTER))
+    _without_paths(out / ADAPTER, base.name)
     said = {
         **card,
         "base": base.name,
@@ -188,6 +189,14 @@ def merge(base: Resolved, out: Path, name: str) -> None:
     convert(base.path, out / MODEL, out / "merge.log", adapter=out / ADAPTER)
     card = {"name": name, "weights_sha256": hash_weights(out / MODEL), "taught": "yes"}
     (out / MODEL / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def _without_paths(adapter: Path, base: str) -> None:
+    """Name the base in peft's files where they name a folder of this machine; our card says the rest."""
+    config = adapter / "adapter_config.json"
+    said = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
+    config.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (adapter / "README.md").unlink(missing_ok=True)
 
 
 def _rows(

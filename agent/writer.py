@@ -416,8 +416,11 @@ class LlmWriter:
 
         def learnt(answer: SummaryWords) -> tuple[list[SummaryLine], Verdict]:
             lines, verdict = check(answer)
-            whole = len(lines) == len(set(task.liked)) and all(self._sums_up_all(line, task) for line in lines)
-            if verdict.passes and whole:
+            if (
+                verdict.passes
+                and len(lines) == len(set(task.liked))
+                and all(self._sums_up_all(line, task) for line in lines)
+            ):
                 account.passed.append(Passed("summary", variables, answer.model_dump_json()))
             return lines, verdict
 

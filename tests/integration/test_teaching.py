@@ -117,6 +117,10 @@ def test_a_small_model_is_taught(base: Resolved, tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     assert sorted(path.name for path in tmp_path.iterdir()) == [ADAPTER, "merge.log", MODEL]
     card = json.loads((tmp_path / ADAPTER / "limner.json").read_text())
+    assert sorted(path.name for path in (tmp_path / ADAPTER).iterdir()) == [
+        "adapter_config.json", "adapter_model.safetensors", "limner.json",
+    ]  # fmt: skip
+    assert not any(str(base.path) in path.read_text() for path in (tmp_path / ADAPTER).glob("*.json"))
     assert (card["base_sha256"], card["course"]["rank"]) == (base.weights_hash, 4)
     assert resolve(str(tmp_path / MODEL), tmp_path).taught
     assert not resolve(str(base.path), tmp_path).taught

@@ -28,6 +28,17 @@ def test_a_claim_names_its_traits_once_and_nothing_else(name: str, sentence: str
     assert names_all_once(name, sentence, TELLING) is worth
 
 
+def test_traits_are_named_in_any_form_and_longer_ones_hide_shorter_ones() -> None:
+    rock = [Telling(Attribute("category", name), 9, 0.9, 8.0) for name in ("Rock", "Indie Rock")]
+    assert names_all_once("Rock", "Goes for rock and indie rock.", rock)
+    assert not names_all_once("Rock", "Goes for indie rock and more indie rock.", rock)
+    comedy = [Telling(Attribute("category", name), 9, 0.9, 8.0) for name in ("Comedy", "Drama")]
+    assert names_all_once("Comedies", "Enjoys comedies, and dramas.", comedy)
+    chinese = [Telling(Attribute("category", "咖啡"), 9, 0.9, 8.0)]
+    assert names_all_once("咖啡", "喜欢咖啡。", chinese)
+    assert not names_all_once("茶", "喜欢茶。", chinese)
+
+
 def test_what_a_sentence_begins_with_is_no_name() -> None:
     assert names_only("Looks for coffee. Stays away from Oxmoor.", ["coffee", "Oxmoor"])
     assert not names_only("Looks for coffee. Stays away from Oxmoor.", ["coffee"])
