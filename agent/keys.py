@@ -17,7 +17,7 @@ from agent.verify import VERSION
 from agent.writer import WriterSettings, labels, prompts_in
 from store.units import Inputs
 
-CODE = "8"
+CODE = "9"
 """Raised with every change of what a profile is made of (evidence, themes, template)."""
 
 

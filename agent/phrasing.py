@@ -14,6 +14,7 @@ _TIME = re.compile(
     re.IGNORECASE,
 )
 _SOME = re.compile(r"\b(?:mix|mixed|some|part|partly|varied|variety)\b", re.IGNORECASE)
+_NO_NAME = frozenset({"a", "an", "early", "late", "mainly", "mixed", "mostly", "partly", "some"})
 _IT = re.compile(r"(?:^|[.!?]\s+)(?:It|They)\b")
 
 
@@ -57,12 +58,13 @@ def within_sentence(name: str) -> str:
 
     >>> within_sentence("A few items, like Heat"), within_sentence("Outlet, partly Oxmoor")
     ('a few items, like Heat', 'outlet, partly Oxmoor')
-    >>> within_sentence("IMAX films"), within_sentence("Glass Orchard and singles")
-    ('IMAX films', 'Glass Orchard and singles')
+    >>> within_sentence("IMAX films"), within_sentence("Glass Orchard and singles"), within_sentence("Some Oxmoor")
+    ('IMAX films', 'Glass Orchard and singles', 'some Oxmoor')
     """
     first, _, rest = name.partition(" ")
-    common = name[1:2].islower() and not rest[:1].isupper() and is_english(first.rstrip(",").lower())
-    return name[0].lower() + name[1:] if common or first == "A" else name
+    word = first.rstrip(",").lower()
+    common = name[1:2].islower() and not rest[:1].isupper() and is_english(word.partition("-")[0])
+    return name[0].lower() + name[1:] if common or word in _NO_NAME else name
 
 
 def _spaced(text: str) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from agent.catalogue import Attribute, Telling, attributes_of, readable_title, year_of
 from agent.contract import Language, Wording
 from agent.themes import Theme, informative
-from agent.verify.text import CITATION
+from agent.verify.text import CITATION, lemmas
 from store.records import Item
 
 MAX_TITLE = 80
@@ -136,14 +136,14 @@ def cite(statement: str, examples: Sequence[int], language: Language) -> str:
 
 
 _MOSTLY = re.compile(
-    r"\b(?:mostly|mainly|largely|primarily)((?: (?:by|from|of|with|in))?(?: the)? )(?=(\S.*))", re.IGNORECASE
+    r"\b(mostly|mainly|largely|primarily)((?: (?:by|from|of|with|in))? (?:the )?)(?=(\S.*))", re.IGNORECASE
 )
 
 
 def quantified(sentence: str, telling: Sequence[Telling]) -> str:
     """Say "partly" of a trait that fewer than half of the events have: how many is arithmetic's to say.
 
-    So it says of a name that follows on "by" and the like and is no trait at all.
+    So it says of a name after "by" that is no trait at all.
 
     >>> from agent.catalogue import Attribute, Telling
     >>> quantified("Enjoys comedy, mostly from the 1980s.", [Telling(Attribute("decade", "1980s"), 4, 0.4, 3.0)])
@@ -151,16 +151,15 @@ def quantified(sentence: str, telling: Sequence[Telling]) -> str:
     >>> quantified("Looks for tools, mostly by Oxmoor.", [Telling(Attribute("brand", "Oxmoor"), 6, 0.6, 9.0)])
     'Looks for tools, mostly by Oxmoor.'
     """
-    most, few = (
-        [t.attribute.value.casefold() for t in telling if (t.share >= HALF) is whole] for whole in (True, False)
-    )
+    known = [(t.attribute.value.casefold().removeprefix("the "), t.share >= HALF) for t in telling]
 
     def said(match: re.Match[str]) -> str:
-        rest = match[2].casefold()
-        if any(_begins(rest, value) for value in most):
-            return match[0]
-        nowhere = match[1].split()[:1] not in ([], ["the"]) and match[2][0].isupper()
-        return f"partly{match[1]}" if nowhere or any(_begins(rest, value) for value in few) else match[0]
+        how, between, rest = match.groups()
+        first = lemmas(rest)[:1]
+        shares = [whole for value, whole in known if _begins(rest.casefold(), value)]
+        unheard = between.split()[0:1] == ["by"] and not any(first == lemmas(value)[:1] for value, _ in known)
+        few = not any(shares) if shares else unheard and rest[0].isupper()
+        return f"{'Partly' if how[0].isupper() else 'partly'}{between}" if few else match[0]
 
     return _MOSTLY.sub(said, sentence)
 

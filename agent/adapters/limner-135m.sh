@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # How limner-135m is taught: invented logs of nine domains, the words of the teacher that pass every check, LoRA; then
-# a trial on two domains that are never taught. Stopped, it goes on where it was. An hour and a half on two cores.
+# a trial on two domains that are never taught. Stopped, it goes on where it was. Two hours on two cores.
 #   bash agent/adapters/limner-135m.sh [FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -28,8 +28,9 @@ with_model() { # NAME COMMAND…: while vLLM serves it
     served=$!
     trap 'kill $served 2>/dev/null || true' EXIT
     LIMNER_LLM__MODEL=$1 "${@:2}"
-    kill $served
+    kill $served 2>/dev/null || true
     wait $served || true
+    trap - EXIT
 }
 
 simulated() { # DOMAIN: its log, with a recommender to say why something is recommended

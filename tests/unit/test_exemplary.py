@@ -10,6 +10,11 @@ TELLING = [
     Telling(Attribute("category", "Coffee"), 9, 0.9, 8.0),
     Telling(Attribute("brand", "Pemberlow"), 3, 0.3, 6.0),
 ]
+MORE = [
+    *TELLING,
+    Telling(Attribute("artist", "The Beatles"), 9, 0.9, 9.0),
+    Telling(Attribute("brand", "Oxmoor Ltd."), 9, 0.9, 9.0),
+]
 
 
 @pytest.mark.parametrize(
@@ -49,11 +54,16 @@ def test_what_a_sentence_begins_with_is_no_name() -> None:
     [
         ("Looks for coffee, mostly by Pemberlow.", "Looks for coffee, partly by Pemberlow."),
         ("Looks for tools, mostly coffee.", "Looks for tools, mostly coffee."),
-        ("Looks for coffee, mainly from Norrvik.", "Looks for coffee, partly from Norrvik."),
+        ("Looks for coffee, mainly by Norrvik.", "Looks for coffee, partly by Norrvik."),
+        ("Looks for coffee, mainly from Norway.", "Looks for coffee, mainly from Norway."),
+        ("Mostly by Pemberlow.", "Partly by Pemberlow."),
+        ("Enjoys songs, mostly by The Beatles.", "Enjoys songs, mostly by The Beatles."),
+        ("Enjoys songs, mostly by the Beatles.", "Enjoys songs, mostly by the Beatles."),
+        ("Enjoys tools, mostly by Oxmoor.", "Enjoys tools, mostly by Oxmoor."),
         ("Looks for coffee, mostly the quick kind.", "Looks for coffee, mostly the quick kind."),
         ("Mostly looks for coffee.", "Mostly looks for coffee."),
-        ("Looks for tools, largely of the Pemberlows.", "Looks for tools, partly of the Pemberlows."),
+        ("Looks for tools, largely of the Pemberlows.", "Looks for tools, largely of the Pemberlows."),
     ],
 )
 def test_how_much_is_said_by_arithmetic(said: str, stands: str) -> None:
-    assert quantified(said, TELLING) == stands
+    assert quantified(said, MORE) == stands
