@@ -9,9 +9,13 @@ from collections.abc import Sequence
 
 from agent.catalogue import Telling
 from agent.themes import informative
-from agent.verify.text import cjk_share, lemmas
+from agent.verify.text import cjk_share, lemma, lemmas
 from agent.words import called
 
+GENERIC = frozenset(
+    {"equipment", "gear", "item", "look", "material", "one", "piece", "product", "s", "supply", "thing", "tool", "work"}
+)
+"""Lemmas that say nothing of what kind the items are; "s" is what is left of "children's"."""
 _NAME = re.compile(r"(?<![.!?] )(?<!^)\b(?:[^\W\d_][\w'-]*|\d{4}s?)\b")
 
 
@@ -21,6 +25,11 @@ def names_all_once(name: str, sentence: str, telling: Sequence[Telling]) -> bool
     said, in_name = _counts(sentence, wanted), _counts(name, wanted)
     once = all(said[trait] <= 1 and said[trait] + in_name[trait] for trait in wanted)
     return once and names_only(f"{name}. {sentence}", wanted)
+
+
+def adds_nothing(interpretive: Sequence[str]) -> bool:
+    """Tell whether words that no text behind a claim contains say no more than that it is about items."""
+    return all(lemma(word) in GENERIC for word in interpretive)
 
 
 def names_only(text: str, given: Sequence[str]) -> bool:

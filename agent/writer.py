@@ -16,7 +16,7 @@ from agent.catalogue import Telling
 from agent.chat import Call, ChatModel, Message
 from agent.contract import Language
 from agent.errors import ChatError, Usage
-from agent.exemplary import names_all_once, names_only
+from agent.exemplary import adds_nothing, names_all_once, names_only
 from agent.phrasing import echoes, misspoken, speaks_of_some
 from agent.pipeline import in_thread
 from agent.themes import informative, is_informative
@@ -41,7 +41,6 @@ MAX_TOKENS = 160
 MAX_SUMMARY_TOKENS = 260
 LANGUAGE_NAMES: dict[Language, str] = {"en": "English", "zh": "Chinese (简体中文)"}
 _MENDABLE = frozenset({"malformed", "cut_off"})
-_ADDED = 1  # words of a sentence of the summary that are nobody's, in a lesson
 PROMPTS: dict[str, int] = {"theme": 1, "intent": 1, "summary": 1, "repair": 1}
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -361,6 +360,8 @@ class LlmWriter:
 
     def _learn(self, task: ClaimTask, answer: ThemeWords | IntentWords, worded: Worded, account: Account) -> None:
         """Keep an answer that passed, in the words that stand, if others can learn by it."""
+        if not adds_nothing(worded.interpretive):
+            return
         sentence, variables = uncited(worded.statement), self._variables([task])
         if isinstance(answer, IntentWords):
             intent = answer.model_copy(update={"name": worded.name, "goal": sentence})
@@ -438,13 +439,13 @@ class LlmWriter:
 
     @staticmethod
     def _sums_up_all(line: SummaryLine, task: SummaryTask) -> bool:
-        """Tell whether a sentence names a trait of every claim of its sign, and hardly anything that is none."""
+        """Tell whether a sentence names a trait of every claim of its sign, and nothing that is none."""
         liked = task.liked[line.claims[0]]
         texts = [text for text, sign in zip(task.texts, task.liked, strict=True) if sign is liked]
         named = attributes_named(line.text, task.grounds)
         added = verify(line.text, replace(task.grounds, other_texts=tuple(texts))).interpretive
         every = all(attributes_named(text, task.grounds) & named for text in texts)
-        return every and names_only(line.text, texts) and len(added) <= _ADDED
+        return every and names_only(line.text, texts) and adds_nothing(added)
 
     @staticmethod
     def _claims_named(text: str, numbers: Sequence[int], task: SummaryTask, *, liked: bool) -> tuple[int, ...]:

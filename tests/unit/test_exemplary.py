@@ -3,7 +3,7 @@
 import pytest
 
 from agent.catalogue import Attribute, Telling
-from agent.exemplary import names_all_once, names_only
+from agent.exemplary import adds_nothing, names_all_once, names_only
 from agent.words import quantified
 
 TELLING = [
@@ -31,6 +31,11 @@ MORE = [
 )
 def test_a_claim_names_its_traits_once_and_nothing_else(name: str, sentence: str, *, worth: bool) -> None:
     assert names_all_once(name, sentence, TELLING) is worth
+
+
+def test_only_words_that_say_nothing_may_be_added() -> None:
+    assert adds_nothing(("gear", "items"))
+    assert not adds_nothing(("gear", "books"))
 
 
 def test_traits_are_named_in_any_form_and_longer_ones_hide_shorter_ones() -> None:
