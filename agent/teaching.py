@@ -19,7 +19,7 @@ from agent.lessons import Lesson, digest
 from agent.models import CARD, Resolved, hash_weights
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 ADAPTER, MODEL = "adapter", "model"
 _CHECKPOINTS = "checkpoints"
@@ -44,7 +44,7 @@ class Course(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     rank: int = Field(default=16, ge=1)
-    epochs: float = Field(default=2.0, gt=0)
+    epochs: float = Field(default=3.0, gt=0)
     learning_rate: float = Field(default=5e-4, gt=0)
     batch: int = Field(default=8, ge=1)
     max_tokens: int = Field(default=768, ge=16)
@@ -91,7 +91,6 @@ def train(
         AutoTokenizer,
         DataCollatorForSeq2Seq,
         PrinterCallback,
-        Trainer,
         set_seed,
     )
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
@@ -109,7 +108,7 @@ def train(
         AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32, local_files_only=True),
         LoraConfig(r=course.rank, lora_alpha=2 * course.rank, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
-    trainer = Trainer(
+    trainer = _trainer()(
         model=model,
         args=_arguments(out / _CHECKPOINTS, course, len(rows)),
         train_dataset=rows,
@@ -164,8 +163,35 @@ def _arguments(checkpoints: Path, course: Course, lessons: int) -> "TrainingArgu
         disable_tqdm=True,
         logging_strategy="no",
         use_cpu=not on_gpu,
-        bf16=on_gpu,
+        bf16=True,
+        train_sampling_strategy="group_by_length",
     )
+
+
+def _trainer() -> "type[Trainer]":
+    import torch  # noqa: PLC0415
+    from transformers import Trainer  # noqa: PLC0415
+
+    class Answers(Trainer):
+        """Computes logits from the first token of an answer on: those of the prompts are no part of the loss."""
+
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: Any,
+            return_outputs: bool = False,  # noqa: FBT001
+            num_items_in_batch: Any = None,
+        ) -> Any:
+            del num_items_in_batch
+            labels = inputs.pop("labels")
+            kept = labels.shape[1] - int((labels != _IGNORED).any(0).nonzero()[0]) + 1
+            logits = model(**inputs, logits_to_keep=kept).logits[:, :-1]
+            loss = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1).float(), labels[:, 1 - kept :].flatten(), ignore_index=_IGNORED
+            )
+            return (loss, {}) if return_outputs else loss
+
+    return Answers
 
 
 def _is_begun(checkpoints: Path, what: str) -> bool:

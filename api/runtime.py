@@ -9,10 +9,11 @@ from agent.chat import ChatClient, ChatModel, PrioritizedChat
 from agent.contract import Writer
 from agent.embedder import Embedder, load_embedder
 from agent.endpoints import Endpoints, Servers
+from agent.errors import ModelError
 from agent.keys import Recipe
 from agent.lanes import Lane
 from agent.loading import prepare_catalogue
-from agent.models import CATALOGUE, Resolved, Role, pull, resolve
+from agent.models import CATALOGUE, Resolved, pull, resolve
 from agent.profiling import Profiler
 from agent.serving import ServeSettings, serve
 from agent.slots import BATCH
@@ -30,11 +31,6 @@ from store.database import Database, open_database
 
 _CALLS_OF_A_USER = 2  # under way at the same time, at the least: first all claims, then the few that are mended
 _FEWEST_USERS = 8
-_CANNOT: dict[Role, str] = {
-    "writer": "cannot write profiles",
-    "narrator": "cannot word reasons",
-    "ask": "cannot answer free questions",
-}
 
 
 def now() -> datetime:
@@ -88,16 +84,16 @@ def asked(settings: Settings) -> WriterSettings:
     return settings.llm.writer.model_copy(update={"examples": settings.llm.examples and not taught})
 
 
-def unfit(settings: Settings, role: Role) -> str | None:
-    """Say why the language model is not for a role; None where it is, or where we do not know the model."""
-    known = _known(settings)
+def cannot_answer(settings: Settings) -> str | None:
+    """Say why the language model is not for free questions; None where it is, or where we do not know the model."""
+    try:
+        known = _known(settings)
+    except ModelError:  # said where it is used
+        return None
     if known is None or (known.entry is None and not known.taught):
         return None
-    if known.entry is not None and role in known.entry.roles:
-        return None
-    if role == "ask" or known.entry is not None:
-        return f"{known.name} {_CANNOT[role]}"
-    return None
+    able = known.entry is not None and "ask" in known.entry.roles
+    return None if able else f"{known.name} cannot answer free questions"
 
 
 def _known(settings: Settings) -> Resolved | None:

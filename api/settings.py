@@ -6,7 +6,7 @@ from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,6 +18,7 @@ from pydantic_settings import SettingsError as UnreadableError
 from agent.contract import Language
 from agent.errors import AgentError
 from agent.evidence import DEFAULT_TYPES, EventType, EvidenceSettings
+from agent.models import DEFAULT_CHAT
 from agent.planning import Policy
 from agent.writer import WriterSettings
 
@@ -26,18 +27,31 @@ class SettingsError(AgentError):
     """A setting is wrong."""
 
 
+def _with_commas(given: Any) -> Any:
+    """Write a list of URLs with commas."""
+    found = given
+    if isinstance(given, str) and given.lstrip().startswith("["):
+        found = json.loads(given)
+    if isinstance(found, list):
+        found = ",".join(str(url) for url in found)
+    return ",".join(url.strip() for url in found.split(",") if url.strip()) if isinstance(found, str) else found
+
+
+Urls = Annotated[str, BeforeValidator(_with_commas)]
+
+
 class RoleSettings(BaseModel):
     """The language model of another task than writing profiles. What is not given is as for the writer.
 
     Attributes:
-        base_url: As for the writer; empty: vLLM is started on demand, also if the writer has a server.
+        base_url: Of its servers; empty: vLLM is started on demand, also if the writer has a server.
         model: As for the writer.
-        api_key: As for the writer.
+        api_key: Of its servers; the writer's only goes to the writer's.
         examples: Whether the prompts show examples.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    base_url: str | None = None
+    base_url: Urls | None = None
     model: str | None = None
     api_key: SecretStr | None = None
     examples: bool | None = None
@@ -61,8 +75,8 @@ class LlmSettings(WriterSettings):
         ask: The model that answers free questions, if it is another.
     """
 
-    base_url: str | None = None
-    model: str = "qwen2.5-coder-1.5b"
+    base_url: Urls | None = None
+    model: str = DEFAULT_CHAT
     api_key: SecretStr = SecretStr("none")
     timeout_s: float = Field(default=120.0, gt=0)
     concurrency: int = Field(default=16, ge=1)
@@ -71,17 +85,6 @@ class LlmSettings(WriterSettings):
     users_at_once: int | None = Field(default=None, ge=1)
     narrator: RoleSettings = RoleSettings()
     ask: RoleSettings = RoleSettings()
-
-    @field_validator("base_url", mode="before")
-    @classmethod
-    def _several(cls, given: Any) -> Any:
-        """Write a list with commas."""
-        found = given
-        if isinstance(given, str) and given.lstrip().startswith("["):
-            found = json.loads(given)
-        if isinstance(found, list):
-            found = ",".join(str(url) for url in found)
-        return ",".join(url.strip() for url in found.split(",") if url.strip()) if isinstance(found, str) else found
 
     @property
     def writer(self) -> WriterSettings:
@@ -228,7 +231,10 @@ class Settings(BaseSettings):
     def acting(self, role: Literal["narrator", "ask"]) -> Self:
         """Return the settings with the language model of a role in the place of the writer's."""
         own: RoleSettings = getattr(self.llm, role)
-        return self.model_copy(update={"llm": self.llm.model_copy(update=own.model_dump(exclude_none=True))})
+        given = own.model_dump(exclude_none=True) | {"engine": "server"}
+        if own.base_url is not None and own.api_key is None:
+            given["api_key"] = SecretStr("none")
+        return self.model_copy(update={"llm": self.llm.model_copy(update=given)})
 
     @property
     def evidence_settings(self) -> EvidenceSettings:

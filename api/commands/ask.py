@@ -35,9 +35,9 @@ def command(
 
         facts = Facts.of(opened, user, recommender, settings.language, runtime.now())
         asking = settings.acting("ask")
-        without = runtime.unfit(asking, "ask")
+        without = None if no_model else runtime.cannot_answer(asking)
         if no_model or without:
-            found = answered(facts, question, None, without=None if no_model else without)
+            found = answered(facts, question, None, without=without)
         else:
             with runtime.language_model(asking) as (chat, _):
                 found = answered(facts, question, chat)

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from agent.errors import AgentError
 from agent.models import MULTILINGUAL_EMBEDDER, TEACHER, resolve
 from api.console import out
-from api.runtime import unfit
+from api.runtime import cannot_answer
 from api.settings import Settings, read_settings
 from store import models
 from store.database import open_database
@@ -101,36 +101,41 @@ def _database(settings: Settings) -> Iterator[Finding]:
 def _models(settings: Settings) -> Iterator[Finding]:
     wanted = [settings.embedder.model] + ([] if settings.llm.base_url else [settings.llm.model])
     for name in wanted:
-        try:
-            found = resolve(name, settings.home)
-        except AgentError as error:
-            yield Finding(ok=False, what=str(error), next_step="limner model list")
-            continue
+        yield from _weights(settings, name)
+
+
+def _weights(settings: Settings, name: str) -> Iterator[Finding]:
+    try:
+        found = resolve(name, settings.home)
+    except AgentError as error:
+        yield Finding(ok=False, what=str(error), next_step="limner model list")
+        return
+    yield Finding(
+        ok=found.pulled,
+        what=f"model {name}" + (f" in {found.path}" if found.pulled else " is not here yet"),
+        next_step="" if found.pulled else f"limner model pull {name}",
+    )
+    if found.entry and found.entry.kind == "embedder" and settings.language not in found.entry.languages:
         yield Finding(
-            ok=found.pulled,
-            what=f"model {name}" + (f" in {found.path}" if found.pulled else " is not here yet"),
-            next_step="" if found.pulled else f"limner model pull {name}",
+            ok=False,
+            what=f"{name} does not read the language of LIMNER_LANGUAGE={settings.language}",
+            next_step=f"pip install 'limner[multilingual]', and set LIMNER_EMBEDDER__MODEL={MULTILINGUAL_EMBEDDER}",
         )
-        if found.entry and found.entry.kind == "embedder" and settings.language not in found.entry.languages:
-            yield Finding(
-                ok=False,
-                what=f"{name} does not read the language of LIMNER_LANGUAGE={settings.language}",
-                next_step=f"pip install 'limner[multilingual]', and set LIMNER_EMBEDDER__MODEL={MULTILINGUAL_EMBEDDER}",
-            )
 
 
 def _roles(settings: Settings) -> Iterator[Finding]:
+    """Look at the models of other roles than the writer's."""
     roles: tuple[Literal["narrator", "ask"], ...] = ("narrator", "ask")
     for role in roles:
-        acting = settings.acting(role)
-        if without := unfit(acting, role):
-            other = f"LIMNER_LLM__{role.upper()}__MODEL={TEACHER}"
-            yield Finding(ok=True, what=f"{without}: a rule and templates do; with {other} a model does")
-        elif acting.llm != settings.llm:
-            yield from _server(acting) if acting.llm.base_url else _models(acting)
+        acting, prefix = settings.acting(role), f"LIMNER_LLM__{role.upper()}__"
+        if role == "ask" and (without := cannot_answer(acting)):
+            there = f", and {prefix}BASE_URL of its server, empty for one on demand," if acting.llm.base_url else ""
+            yield Finding(ok=True, what=f"{without}, so a rule does; {prefix}MODEL={TEACHER}{there} lets a model do it")
+        elif (acting.llm.model, acting.llm.base_url) != (settings.llm.model, settings.llm.base_url):
+            yield from _server(acting, prefix) if acting.llm.base_url else _weights(acting, acting.llm.model)
 
 
-def _server(settings: Settings) -> Iterator[Finding]:
+def _server(settings: Settings, prefix: str = "LIMNER_LLM__") -> Iterator[Finding]:
     if not settings.llm.base_url:
         yield Finding(ok=True, what="language model: vLLM is started on demand")
         return
@@ -141,12 +146,12 @@ def _server(settings: Settings) -> Iterator[Finding]:
         )
         served = [model["id"] for model in answer.raise_for_status().json()["data"]]
     except (httpx.HTTPError, KeyError, ValueError, TypeError) as error:
-        yield Finding(ok=False, what=f"{url}: {error}", next_step="start the server, or mend LIMNER_LLM__BASE_URL")
+        yield Finding(ok=False, what=f"{url}: {error}", next_step=f"start the server, or mend {prefix}BASE_URL")
         return
     yield Finding(
         ok=settings.llm.model in served,
         what=f"{url} serves {', '.join(served)}",
         next_step=""
         if settings.llm.model in served
-        else f"set LIMNER_LLM__MODEL to one of these (it is {settings.llm.model})",
+        else f"set {prefix}MODEL to one of these (it is {settings.llm.model})",
     )

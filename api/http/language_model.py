@@ -25,9 +25,9 @@ _PATIENCE_S = 2.0  # a vLLM that another process runs already is joined in less
 class LanguageModel:
     """Gives the chat model to requests. A vLLM is started by the first one that needs it, in the background."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, most: int = MOST) -> None:
         self._settings = settings
-        self._slots = threading.BoundedSemaphore(min(MOST, settings.llm.concurrency))
+        self._slots = threading.BoundedSemaphore(min(most, settings.llm.concurrency))
         self._lock = threading.Lock()
         self._starter = ThreadPoolExecutor(1, "language-model")
         self._serving: Future[Serving] | None = None

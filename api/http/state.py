@@ -14,7 +14,7 @@ from agent.loading import Catalogue, prepare_catalogue
 from agent.models import resolve
 from api import runtime
 from api.http.documents import Documents
-from api.http.language_model import LanguageModel
+from api.http.language_model import MOST, LanguageModel
 from api.http.sessions import Sessions
 from api.pages.mapping import Maps
 from api.settings import Settings
@@ -50,9 +50,10 @@ class State:
         self.sessions = Sessions(self.hasher.derived("sessions of browsers"))
         self.ingesting = asyncio.Lock()
         self.documents = Documents()
-        self.narrator = LanguageModel(settings.acting("narrator"))
         same = settings.llm.ask == settings.llm.narrator
-        self.asker = self.narrator if same else LanguageModel(settings.acting("ask"))
+        most = MOST if same else MOST // 2
+        self.narrator = LanguageModel(settings.acting("narrator"), most)
+        self.asker = self.narrator if same else LanguageModel(settings.acting("ask"), most)
         self.maps = Maps(database)
         self._embedder: Embedder | None = None
         self._recommender: tuple[Serving, Recommender] | None = None

@@ -23,9 +23,10 @@ from agent.serving import free_memory, usable_cores
 from api.commands.demo import DEMO_USERS
 from api.console import err, out
 from api.settings import Settings, read_settings
-from tests.benchmarks import evidence, incremental, recommend, tokens, writer
+from tests.benchmarks import evidence, incremental, recommend, taught, tokens, writer
 
-NAMES = ("ingest", "evidence", "writer", "tokens", "incremental", "recommend")
+NAMES = ("ingest", "evidence", "writer", "taught", "tokens", "incremental", "recommend")
+USUAL = tuple(name for name in NAMES if name != "taught")  # which needs a writer that was taught
 Result = dict[str, Any]
 
 
@@ -124,13 +125,13 @@ def settings_for(model: str | None) -> Settings:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(NAMES), help="names, with commas between (default: all)")
+    parser.add_argument("--only", default=",".join(USUAL), help=f"of {', '.join(NAMES)} (default: all but taught)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
     parser.add_argument("--rows", type=int, default=5_000_000, help="events that ingest takes in")
     parser.add_argument("--users", type=int, help="evidence, incremental: users at most")
     parser.add_argument("--real", action="store_true", help="incremental: by the model, not by a scripted server")
-    parser.add_argument("--writer-users", type=int, default=len(DEMO_USERS), help="writer: users at most")
-    parser.add_argument("--model", help="model of writer and tokens (default: that of the settings)")
+    parser.add_argument("--writer-users", type=int, default=len(DEMO_USERS), help="writer, taught: users at most")
+    parser.add_argument("--model", help="model of writer, taught and tokens (default: that of the settings)")
     arguments = parser.parse_args()
     arguments.only = [name.strip() for name in arguments.only.split(",") if name.strip()]
     if unknown := sorted(set(arguments.only) - set(NAMES)):
@@ -147,6 +148,7 @@ def main() -> None:
         "ingest": lambda: ingest(arguments.rows),
         "evidence": lambda: evidence.measure(settings, arguments.users),
         "writer": lambda: writer.measure(settings, users),
+        "taught": lambda: taught.measure(settings, users),
         "tokens": lambda: tokens.measure(settings),
         "incremental": lambda: incremental.measure(settings, arguments.users or 300, real=arguments.real),
         "recommend": recommend.measure,

@@ -157,6 +157,13 @@ def test_doctor_on_an_empty_home_says_what_is_next(limner: Limner, empty_url: st
     assert result.code == 1
     for step in ("limner db upgrade", "limner model pull all-minilm-l6-v2", "limner model pull qwen2.5-coder-1.5b"):
         assert f"next: {step}" in result.out
+    assert "cannot answer" not in result.out
+    small = limner("doctor", DATABASE_URL=empty_url, LLM__MODEL="smollm2-135m")
+    assert "smollm2-135m cannot answer free questions" in small.out
+    assert "LIMNER_LLM__ASK__MODEL=qwen2.5-coder-1.5b" in small.out.replace("\n", "")
+    asking = limner("doctor", DATABASE_URL=empty_url, LLM__MODEL="smollm2-135m", LLM__ASK__MODEL="qwen2.5-coder-1.5b")
+    assert "cannot answer" not in asking.out
+    assert "next: limner model pull qwen2.5-coder-1.5b" in asking.out
 
 
 def test_doctor_says_what_embedder_a_language_needs(limner: Limner, empty_url: str) -> None:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import make_url
 
-from agent.models import CATALOGUE, Resolved
+from agent.models import CATALOGUE, TEACHER, Resolved
 from agent.serving import ServeSettings, vllm_argv, vllm_env
 from api.cli import app as cli
 from api.http.app import create_app
@@ -146,7 +146,7 @@ def test_secrets_have_no_default() -> None:
 
 
 def test_vllm_is_started_as_limner_starts_it() -> None:
-    service, default = SERVICES["vllm"], Settings().llm.model
+    service, default = SERVICES["vllm"], TEACHER
     command = [filled_in(word, {}) for word in service["command"]]
     entry = next(entry for entry in CATALOGUE if entry.name == default)
     # No configuration is there, so that the length is that of the settings.

@@ -279,6 +279,20 @@ def test_a_joined_model_is_converted_and_its_gguf_deleted(
     assert left(tmp_path) == ["toy"]
 
 
+def test_a_taught_model_is_made_of_its_base_and_an_adapter(
+    tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+):
+    wheels = WheelFiles(("toy-1==1",), ("*",), {GGUF: "ab" * 32}, joined=GGUF)
+    monkeypatch.setattr(models, "CATALOGUE", (replace(TOY, kind="chat", source=wheels, adapter="adapters/toy"),))
+
+    def fake(_downloads: Path, out: Path, _log: Path, _keep: tuple[int, ...], adapter: Path | None) -> None:
+        assert adapter == Path(models.__file__).parent / "adapters" / "toy"
+        make_folder(out)
+
+    monkeypatch.setattr(models, "convert", fake)
+    assert pull("toy", tmp_path).taught
+
+
 # The Hub, played by a fake: its library's two calls as their documentation has them
 
 

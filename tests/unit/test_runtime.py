@@ -52,19 +52,21 @@ def test_one_server_tries_again_by_itself_and_several_take_over_from_each_other(
 
 def test_a_role_has_the_writer_s_model_or_its_own():
     given = settings(base_url=TWO, model="big", api_key="secret", ask={"model": "other", "base_url": ""})
-    asking = given.acting("ask")
-    assert (asking.llm.model, asking.llm.base_url) == ("other", "")  # which is started on demand
-    assert asking.llm.api_key.get_secret_value() == "secret"
-    assert given.acting("narrator") == given
+    asking, narrating = given.acting("ask").llm, given.acting("narrator").llm
+    assert (asking.model, asking.base_url) == ("other", "")  # which is started on demand
+    assert asking.api_key.get_secret_value() == "none"  # the key is of the writer's server
+    assert (narrating.model, narrating.api_key.get_secret_value()) == ("big", "secret")
+    several = settings(engine="offline", ask={"base_url": TWO.split(","), "api_key": "theirs"}).acting("ask").llm
+    assert (several.base_url, several.api_key.get_secret_value(), several.engine) == (TWO, "theirs", "server")
 
 
 @pytest.mark.parametrize("base_url", [None, TWO])
-def test_what_a_model_is_not_for_is_said(base_url: str | None):
-    assert runtime.unfit(settings(model=TEACHER, base_url=base_url), "ask") is None
+def test_a_model_that_cannot_answer_is_known(base_url: str | None):
+    assert runtime.cannot_answer(settings(model=TEACHER, base_url=base_url)) is None
     small = settings(model="smollm2-135m", base_url=base_url)
-    assert runtime.unfit(small, "ask") == "smollm2-135m cannot answer free questions"
-    assert runtime.unfit(small, "narrator") == "smollm2-135m cannot word reasons"
-    assert runtime.unfit(settings(model="theirs/own", base_url=base_url), "ask") is None
+    assert runtime.cannot_answer(small) == "smollm2-135m cannot answer free questions"
+    assert runtime.cannot_answer(settings(model="theirs/own", base_url=base_url)) is None
+    assert runtime.cannot_answer(settings(model="no-such-model", base_url=base_url)) is None
 
 
 @pytest.mark.parametrize("priorities", [True, False])

@@ -58,6 +58,6 @@ def ask(user_id: UserId, body: Question, state: StateDep, _caller: UserReader) -
     against the sources (`by` is `model`); else a rule chooses the tool and a template lists what it tells (`rule`).
     """
     facts = Facts.of(state.database, user_id, state.recommender, state.settings.language, runtime.now())
-    without = runtime.unfit(state.settings.acting("ask"), "ask")
+    without = runtime.cannot_answer(state.settings.acting("ask"))
     with nullcontext() if without else state.asker.chat_if_any() as chat:
         return answered(facts, body.question, chat, state.settings.llm.timeout_s, without)
