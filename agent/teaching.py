@@ -93,6 +93,7 @@ def train(
         PrinterCallback,
         set_seed,
     )
+    from transformers.trainer_pt_utils import get_length_grouped_indices  # noqa: PLC0415
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -102,6 +103,10 @@ def train(
     rows = _rows(tokenizer, taught, course.max_tokens)
     if not rows:
         raise LessonError(f"There is no lesson of at most {course.max_tokens} tokens to teach by.")
+    in_order = torch.Generator().manual_seed(course.seed)  # one order for all epochs, which a resumed run has, too
+    lengths = [len(row["input_ids"]) for row in rows]
+    order = get_length_grouped_indices(lengths, course.batch, generator=in_order)  # type: ignore[no-untyped-call]
+    rows = [rows[n] for n in order]
     resumed = _is_begun(out / _CHECKPOINTS, f"{base.weights_hash} {digest(taught)} {course.model_dump_json()}")
     set_seed(course.seed)
     model = get_peft_model(
@@ -164,7 +169,7 @@ def _arguments(checkpoints: Path, course: Course, lessons: int) -> "TrainingArgu
         logging_strategy="no",
         use_cpu=not on_gpu,
         bf16=True,
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="sequential",
     )
 
 
