@@ -13,22 +13,7 @@ from agent.verify.text import cjk_share, lemma, lemmas
 from agent.words import called
 
 GENERIC = frozenset(
-    {
-        "equipment",
-        "gear",
-        "item",
-        "look",
-        "looking",
-        "material",
-        "one",
-        "piece",
-        "product",
-        "s",
-        "supply",
-        "thing",
-        "tool",
-        "work",
-    }
+    "equipment gear item look looking material one piece product s supply thing tool work".split()  # noqa: SIM905
 )
 """Lemmas that say nothing of what kind the items are; "s" is what is left of "children's"."""
 _NAME = re.compile(r"(?<![.!?] )(?<!^)\b(?:[^\W\d_][\w'-]*|\d{4}s?)\b")

@@ -198,6 +198,10 @@ def test_the_commands(limner: Callable[..., Result], scripted: ScriptedLLM, base
 
     tried = limner("try", "--all")
     assert (tried.exit_code, "100.0%" in tried.output) == (0, True), tried.output
+    taught = limner("try", "--all", "--except", str(file), "--domain", "small")
+    assert (taught.exit_code, "all taught" in taught.output) == (1, True)
+    elsewhere = limner("try", "--all", "--except", str(file), "--domain", "other")
+    assert (elsewhere.exit_code, "100.0%" in elsewhere.output) == (0, True)
     scripted.reset(malformed)
     assert " 0.0%" in limner("try", "--all").output
     scripted.reset(down)
