@@ -56,6 +56,8 @@ class _Remembering(ABC):
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors, `(len(texts), dimension)`; repeated texts are computed once."""
+        if not texts:  # who wants nothing waits for nobody
+            return np.zeros((0, self.dimension), dtype=np.float32)
         mine = {hashlib.blake2b(text.encode(), digest_size=16).digest(): text for text in texts}
         with self._noting:
             self._wanted |= mine
@@ -67,8 +69,6 @@ class _Remembering(ABC):
             missing = {key: text for key, text in (wanted | mine).items() if key not in self._memory}
             if missing:
                 self._memory.update(zip(missing, self._encode(list(missing.values())), strict=True))
-            if not mine:
-                return np.zeros((0, self.dimension), dtype=np.float32)
             rows = {text: self._memory[key] for key, text in mine.items()}
         return np.stack([rows[text] for text in texts])
 

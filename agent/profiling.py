@@ -34,7 +34,7 @@ from store.units import Inputs
 
 _CHUNK = 64
 _LOOK = 5_000
-_INDEXED = 16
+_INDEXED = 64
 _ROUNDS = 3
 
 

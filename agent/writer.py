@@ -6,6 +6,7 @@ A server that cannot be reached ends the profile instead (`ChatError`), so that 
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
@@ -249,7 +250,9 @@ class LlmWriter:
     ) -> tuple[dict[int, Worded], dict[int, str]]:
         """Return the words that stand by the claim's place, those kept before among them, and what others repeat."""
         stand, repeats = dict(kept), dict[int, str]()
-        self._repetition.prepare([w.statement for w in (*words, *kept.values()) if w.wording == "llm"])
+        kinds = Counter(task.kind for task in tasks)
+        compared = [*enumerate(words), *kept.items()]
+        self._repetition.prepare([w.statement for n, w in compared if w.wording == "llm" and kinds[tasks[n].kind] > 1])
         for n, worded in enumerate(words):
             if worded.wording == "llm" and (other := self._repeated(tasks, n, worded, stand)):
                 repeats[n] = other
