@@ -62,6 +62,13 @@ class SummaryWords(_Answer):
     dislikes_claims: Annotated[list[int], Field(max_length=6)]
 
 
+class BriefSummary(_Answer):
+    """The summary of a model that was taught: code finds the claims that a sentence rests on."""
+
+    likes: str = Field(max_length=260)
+    dislikes: str = Field(max_length=200)
+
+
 @dataclass(frozen=True)
 class Worded:
     """A claim's words.

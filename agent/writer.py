@@ -23,6 +23,7 @@ from agent.pipeline import in_thread
 from agent.themes import informative, is_informative
 from agent.verify import Grounds, Repetition, Verdict, Violation, attributes_named, verify, verify_claim
 from agent.words import (
+    BriefSummary,
     IntentWords,
     SummaryWords,
     ThemesWords,
@@ -403,12 +404,10 @@ class LlmWriter:
     async def summary(self, task: SummaryTask, account: Account) -> list[SummaryLine] | None:
         """Write the summary; None where the model's sentences do not hold."""
 
-        def check(answer: SummaryWords) -> tuple[list[SummaryLine], Verdict]:
+        def check(answer: SummaryWords | BriefSummary) -> tuple[list[SummaryLine], Verdict]:
             lines, violations = [], []
-            for text, numbers, liked in (
-                (answer.likes, answer.likes_claims, True),
-                (answer.dislikes, answer.dislikes_claims, False),
-            ):
+            numbered = (answer.likes_claims, answer.dislikes_claims) if isinstance(answer, SummaryWords) else ([], [])
+            for text, numbers, liked in zip((answer.likes, answer.dislikes), numbered, (True, False), strict=True):
                 if not text.strip():
                     continue
                 claims = self._claims_named(text, [n - 1 for n in numbers], task, liked=liked)
@@ -418,18 +417,20 @@ class LlmWriter:
                 violations.append(Violation("malformed", "sum up the claims"))
             return lines, Verdict(tuple(dict.fromkeys(violations)), (), 0)
 
-        def learnt(answer: SummaryWords) -> tuple[list[SummaryLine], Verdict]:
+        def learnt(answer: SummaryWords | BriefSummary) -> tuple[list[SummaryLine], Verdict]:
             lines, verdict = check(answer)
             if (
                 verdict.passes
                 and len(lines) == len(set(task.liked))
                 and all(self._sums_up_all(line, task) for line in lines)
             ):
-                account.passed.append(Passed("summary", variables, answer.model_dump_json()))
+                brief = BriefSummary(likes=answer.likes, dislikes=answer.dislikes)
+                account.passed.append(Passed("summary", variables, brief.model_dump_json()))
             return lines, verdict
 
         variables = {**task.variables, "language": LANGUAGE_NAMES[self._language]}
-        written = await self._ask("summary", variables, SummaryWords, MAX_SUMMARY_TOKENS, learnt, account)
+        schema: type[SummaryWords | BriefSummary] = SummaryWords if self.settings.examples else BriefSummary
+        written = await self._ask("summary", variables, schema, MAX_SUMMARY_TOKENS, learnt, account)
         if written is None:
             return None
         lines, tries = written

@@ -111,5 +111,6 @@ _ANSWERS: dict[str, Callable[[str, bool], Answer]] = {
     "ThemesWords": _themes,
     "IntentWords": _intent,
     "SummaryWords": _summary,
+    "BriefSummary": lambda task, chinese: {k: v for k, v in _summary(task, chinese).items() if "claims" not in k},
     "WhyWords": _why,
 }

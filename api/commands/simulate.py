@@ -36,6 +36,9 @@ def command(
         typer.Option(min=0, max=_MOST_NOISE, help="Share of a person's events that are about none of their interests."),
     ] = 0.12,
     bots: Annotated[float, typer.Option(min=0, max=_MOST_NOISE, help="Share of the users that are machines.")] = 0.02,
+    bare: Annotated[
+        bool, typer.Option("--bare", help="Items have titles, categories and prices, and nothing else.")
+    ] = False,
     folder: Annotated[
         Path | None, typer.Option("--output", "-o", file_okay=False, help="Where the files go, the truth beside them.")
     ] = None,
@@ -44,7 +47,7 @@ def command(
     """Invent a catalogue, users with known tastes, and their logs."""
     if folder is None and not to_store:
         raise typer.BadParameter("say where to: -o DIR, --ingest, or both")
-    wanted = Simulation(users, seed, items, domain, events_per_user, language, noise, bots)
+    wanted = Simulation(users, seed, items, domain, events_per_user, language, noise, bots, bare=bare)
     with ExitStack() as stack:
         target = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="limner-")))
         with progress_bar("simulating users") as advance:

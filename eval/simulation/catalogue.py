@@ -8,6 +8,7 @@ import numpy as np
 from eval.simulation.plan import DAY, DAYS, UNTIL, Floats, Ints, Simulation
 
 _ZIPF = 0.9
+_NOTHING: dict[str, Any] = {"attributes": {}, "description": None, "image_caption": None}
 
 
 class Catalogue:
@@ -22,7 +23,7 @@ class Catalogue:
     """
 
     def __init__(self, wanted: Simulation) -> None:
-        self.words = wanted.words
+        self.words, self._bare = wanted.words, wanted.bare
         rng = wanted.rng(0)
         k, m = len(self.words.themes), wanted.catalogue_size
         self.theme: Ints = np.sort(np.arange(m) % k)
@@ -64,7 +65,7 @@ class Catalogue:
         pictured = rng.random() < words.pictured
         years = theme.years or words.years
         median, spread = words.price
-        return {
+        row = {
             "item_id": self.ids[n],
             "title": words.title.format(maker=maker, trait=trait, thing=thing),
             "categories": list(dict.fromkeys([*self._shelf(n, shelf), facet])),
@@ -74,6 +75,7 @@ class Catalogue:
             "image_caption": words.caption.format(**lower, maker=maker) if pictured else None,
             "created_at": int(UNTIL.timestamp()) - (DAYS + int(rng.integers(1, 400))) * DAY,
         }
+        return row | _NOTHING if self._bare else row
 
     def _shelf(self, n: int, shelf: str) -> tuple[str, ...]:
         """Return what an item stands under: the theme's categories where the catalogue names it, else a shelf."""

@@ -37,6 +37,7 @@ class Simulation:
         noise: Share of a person's events that are about none of their interests.
         bots: Share of the users that are machines.
         drift: What those who drift give up for something new: their main interest, or all of them.
+        bare: Whether an item has no more than a title, categories and a price.
     """
 
     users: int
@@ -48,6 +49,7 @@ class Simulation:
     noise: float = 0.12
     bots: float = 0.02
     drift: Drift = "main"
+    bare: bool = False
 
     @property
     def catalogue_size(self) -> int:
@@ -57,7 +59,8 @@ class Simulation:
     @property
     def prefix(self) -> str:
         """What the ids begin with, so that two simulations can be in one store."""
-        return f"{self.domain}{'' if self.language == 'en' else f'-{self.language}-'}{self.seed}"
+        kind = f"{'' if self.language == 'en' else f'-{self.language}-'}{'-bare-' if self.bare else ''}"
+        return f"{self.domain}{kind}{self.seed}"
 
     @property
     def words(self) -> Domain:

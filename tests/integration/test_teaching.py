@@ -18,16 +18,18 @@ from tokenizers.decoders import ByteLevel
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
+from agent import archive
 from agent.errors import LessonError
 from agent.lessons import Rehearsal, read, split
 from agent.models import Resolved, resolve
 from agent.teaching import ADAPTER, MODEL, Course, train
-from agent.writer import prompts_in
+from agent.writer import WriterSettings, prompts_in
 from api import runtime
 from api.cli import app
 from api.teaching import Rehearsals, rehearse
 from api.training import train_model
 from recommend.parameters import Parameters
+from store import profiles
 from store.database import Database
 from store.privacy import Hasher
 from tests.http_client import settings
@@ -208,6 +210,23 @@ def test_the_commands(limner: Callable[..., Result], scripted: ScriptedLLM, base
     assert limner("try", "--all").exit_code == 5
     nothing = limner("train", str(file), "-o", str(folder), "--hold-out", "small")
     assert "nothing to teach by" in str(nothing.exception)
+
+
+def test_who_was_taught_sums_up_without_numbers_and_code_finds_the_claims(
+    database: Database, scripted: ScriptedLLM
+) -> None:
+    fill(database)
+    summaries = []
+    for examples in (True, False):
+        scripted.reset(honest)
+        wrote(profiler(database, scripted.url, WriterSettings(examples=examples), force=True))
+        asked = {request.schema for request in scripted.record.requests}
+        assert asked & {"SummaryWords", "BriefSummary"} == {"SummaryWords" if examples else "BriefSummary"}
+        with database.session() as session:
+            found = [archive.from_rows(profiles.load(session, user)) for user in EVERYONE]
+        summaries.append([(line.text, set(line.claim_ids), line.wording) for one in found for line in one.summary])
+    assert summaries[0] == summaries[1]
+    assert any(wording == "llm" and len(claims) > 1 for _, claims, wording in summaries[1])
 
 
 def test_a_taught_model_is_asked_in_brief(tmp_path: Path, base: Resolved) -> None:
