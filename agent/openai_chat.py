@@ -5,9 +5,10 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import httpx
+import aiohttp
+import httpx2  # which openai's client is made of
 import openai
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
@@ -42,7 +43,7 @@ class _Connection(NamedTuple):
     """A client with its sockets and its bound on calls, all of one event loop."""
 
     loop: asyncio.AbstractEventLoop
-    http: httpx.AsyncClient
+    http: httpx2.AsyncClient
     client: ChatOpenAI
     slots: Slots
 
@@ -101,8 +102,9 @@ class OpenAIChat:
         """Return what belongs to the running event loop: sockets and locks cannot be taken to another."""
         loop = asyncio.get_running_loop()
         if self._open is None or self._open.loop is not loop:
-            limits = httpx.Limits(keepalive_expiry=_IDLE_S)  # and no other bound than that on calls
-            http = httpx.AsyncClient(limits=limits)
+            # Its own pool looks at every idle socket at every call, which took longer than the rest of a call.
+            limits = httpx2.Limits(max_connections=self._concurrency, keepalive_expiry=_IDLE_S)
+            http = openai.DefaultAioHttpClient(limits=limits)
             client = _Client(
                 base_url=self._base_url,
                 api_key=self._api_key,
@@ -137,12 +139,8 @@ class OpenAIChat:
             reply = await self._connection().client.ainvoke(
                 list(messages), max_tokens=max_tokens, extra_body=extra, timeout=timeout
             )
-        except openai.APITimeoutError as error:
-            raise ChatError(
-                "timeout", "the model did not answer in time", usage=Usage(0, 0, _since(started))
-            ) from error
         except openai.APIConnectionError as error:
-            raise ChatError("unreachable", _lost(error), usage=Usage(0, 0, _since(started))) from error
+            raise ChatError(*lost(error), usage=Usage(0, 0, _since(started))) from error
         except openai.APIStatusError as error:
             outcome = "refused"
             if error.status_code in {429, 502, 503, 504}:
@@ -164,17 +162,22 @@ def _response_format(schema: type[BaseModel]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": schema.__name__, "schema": schema.model_json_schema()}}
 
 
-def _lost(error: BaseException | None) -> str:
-    """Say how a server was lost: it cannot be reached, or was at work and has gone."""
-    while error is not None and not isinstance(error, httpx.TransportError):
+def lost(error: BaseException | None) -> tuple[Literal["timeout", "unreachable"], str]:
+    """Say how a server was lost: it took too long, cannot be reached, or was at work and has gone.
+
+    What aiohttp says is asked: the errors that stand around its own call a broken connection a timeout.
+    """
+    while error is not None and not isinstance(error, aiohttp.ClientError):
         error = error.__cause__
-    if error is None or isinstance(error, httpx.ConnectError):
-        return "the model's server cannot be reached"
-    return f"the model's server has broken the connection off ({type(error).__name__})"
+    if isinstance(error, TimeoutError):
+        return "timeout", "the model did not answer in time"
+    if error is None or isinstance(error, aiohttp.ClientConnectorError):
+        return "unreachable", "the model's server cannot be reached"
+    return "unreachable", f"the model's server has broken the connection off ({type(error).__name__})"
 
 
-def _timeout(seconds: float) -> httpx.Timeout:
-    return httpx.Timeout(seconds, connect=min(seconds, _CONNECT_S))
+def _timeout(seconds: float) -> httpx2.Timeout:
+    return httpx2.Timeout(seconds, connect=min(seconds, _CONNECT_S))
 
 
 def _since(started: float) -> float:

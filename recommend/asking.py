@@ -204,9 +204,11 @@ async def _with_tools(notebook: Notebook, question: str, chat: ChatClient) -> st
         counted = [message.usage_metadata for message in replies if message.usage_metadata]
         usage = Usage(sum(c["input_tokens"] for c in counted), sum(c["output_tokens"] for c in counted), 0.0)
         said = tidy(str(replies[-1].text)) if replies else ""
-    except (openai.APITimeoutError, openai.APIConnectionError) as error:
-        outcome = "timeout" if isinstance(error, openai.APITimeoutError) else "unreachable"
-        raise ChatError(outcome, "the model's server cannot be reached") from error
+    except openai.APIConnectionError as error:
+        from agent.openai_chat import lost  # noqa: PLC0415 - its libraries are slow to load; by now they are there
+
+        outcome, reason = lost(error)
+        raise ChatError(outcome, reason) from error
     except (openai.OpenAIError, ValueError, LookupError, TypeError, AttributeError):
         outcome = "rejected"  # it takes no tools, or sent what is no chat completion
     finally:

@@ -144,7 +144,7 @@ async def test_a_model_that_stays_away(settings: Settings, database: Database, s
     found = items(database, job_id)
     assert set(found) == set(EVERYONE)
     assert {reason for _, reason, _ in found.values()} == {
-        "the model's server has broken the connection off (RemoteProtocolError)"
+        "the model's server has broken the connection off (ServerDisconnectedError)"
     }
     with database.session() as session:
         assert {item.attempt for item in jobs.items(session, job_id, 99)} == {QUICK.tries}
