@@ -59,6 +59,7 @@ def test_what_threads_ask_for_meanwhile_is_computed_together() -> None:
     with ThreadPoolExecutor(6) as pool:
         first = pool.submit(embedder.embed, ["0"])
         assert embedder.begun.wait(30)
+        assert embedder.embed([]).shape == (0, 1)  # who wants nothing does not wait
         rest = [pool.submit(embedder.embed, [str(n), "0", str(n)]) for n in range(1, 6)]
         while len(embedder._wanted) < 6:
             time.sleep(0.001)
