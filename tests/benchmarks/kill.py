@@ -39,6 +39,7 @@ from tests.scripted_llm import MODEL, Reply, Request, ScriptedLLM, honest, slow
 
 TARGETS = ("command", "worker", "database", "model")
 CONCURRENCY = 8
+_USERS_OF_A_ROUND = CONCURRENCY // 2 + 1  # at the least: those who are written at once, and one who is left over
 _ANSWER_S = 0.25
 _PATIENCE_S, _REAL_PATIENCE_S = 180.0, 6 * 3_600.0  # for anything to come about; a real model writes for hours
 _START_S = 600.0  # of the model's server, on a machine with other work
@@ -378,6 +379,8 @@ def main() -> int:
     if given.answer:
         answer(int(given.answer[0]), Path(given.answer[1]))
         return 0
+    if given.users < (least := _USERS_OF_A_ROUND * given.rounds):
+        parser.error(f"{given.users} users are written before {given.rounds} rounds are over: take {least} or more")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="limner-kill-") as home:
         found = kill_at_random(Path(home), given.rounds, given.users, given.seed, print, given.real)
