@@ -63,7 +63,8 @@ def test_nobody_waits_for_those_who_wait_for_the_model(one_connection: Database,
     with ThreadPoolExecutor() as waiting, ExitStack() as running:
         scripted = running.enter_context(ScriptedLLM(slow(600, down)))
         llm = {"base_url": scripted.url, "model": MODEL, "concurrency": 2}
-        with client(create_app(settings(tmp_path, llm=llm), one_connection)) as asking:
+        app = create_app(settings(tmp_path, llm=llm), one_connection)
+        with client(app) as asking, running:  # whatever fails in here, nobody waits for the model after it
             named = {"Idempotency-Key": "one"}
             asked = waiting.submit(asking.post, ASK, json={"question": "Why did you show me Windrest?"}, headers=named)
             why = waiting.submit(asking.get, WHY, params={"narrate": True})
