@@ -145,11 +145,12 @@ class Recommender:
         allowed = self._allowed(person, request)
         rows, before = self._list(person, request, excluded, allowed)
         titles = self._titles([self.model.item_ids[row] for row in rows])
-        exact = self.model.factors[rows].astype(np.float64) @ person.folded.vector
+        # One by one, as an explanation does: a product with all rows at once may differ in the last digit.
+        exact = [person.folded.score(self.model.factors[row].astype(np.float64)) for row in rows]
         items = [
             RecommendedItem(
                 item_id=self.model.item_ids[row], title=titles[self.model.item_ids[row]], rank=rank,
-                score=float(score), diversity=was,
+                score=score, diversity=was,
             )
             for rank, (row, score, was) in enumerate(zip(rows, exact, before, strict=True), 1)
         ]  # fmt: skip
