@@ -3,6 +3,8 @@
 import logging
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -30,6 +32,20 @@ def log_json() -> None:
     ]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=keep, foreign_pre_chain=common))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """Keep what workers log off a terminal but for errors, which go to standard error; afterwards all is as before."""
+    before = structlog.get_config()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def _without_words(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

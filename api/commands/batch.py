@@ -1,13 +1,10 @@
 """`limner batch`: runs over many users, which can be stopped at any time and go on later."""
 
-import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import structlog
 import typer
 from rich.markup import escape
 from rich.progress import (
@@ -26,6 +23,7 @@ from api import batch, spread
 from api.batch import Ended, Gauge, OutOfReachError, whose
 from api.commands import batch_plan, selecting
 from api.console import err, out
+from api.logs import errors_only
 from api.queue import enqueue_profiles
 from api.run_report import FOLDER, RunReport, duration, make_report, write_report
 from api.runtime import database, now
@@ -233,11 +231,10 @@ def _work(
     workers: int | None,
 ) -> None:
     """Work through a run, report on it, and end with the exit code that says how it went."""
-    _log_errors_only()
     with opened.session() as session:
         total = jobs.get(session, job_id).total
     err.print(f"Run {job_id}: {total:,} users.")
-    with _bar(total) as changed:
+    with errors_only(), _bar(total) as changed:
         if engine == "ray":
             ended = spread.resume(settings, opened, job_id, changed, address=address, workers=workers)
         else:
@@ -331,11 +328,3 @@ def _say_missing(opened: Database, chosen: Selection) -> None:
         )
     if count == len(chosen.users):
         raise typer.Exit(1)
-
-
-def _log_errors_only() -> None:
-    """Keep the lines that workers log off the terminal."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
@@ -61,10 +62,11 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def test_exit_codes(limner: Limner, database: Database, scripted: ScriptedLLM, tmp_path: Path) -> None:
-    users = add_crowd(database, 24)
+    users, log = add_crowd(database, 24), structlog.get_config()
     first = limner("run", "--all")
     assert first.exit_code == 0, first.output
     assert "24 written" in first.output
+    assert structlog.get_config() == log, "what a run logs goes to its terminal, what comes after it does not"
     assert (limner("run", "--all", "--no-policy").exit_code, counts(database)) == (0, {"unchanged": 24})
 
     scripted.reset(then(honest, invents_titles, after=6))
