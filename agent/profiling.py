@@ -30,7 +30,7 @@ from store.corrections import InForce
 from store.database import Database
 from store.errors import ConflictError, StoreError
 from store.tables import LlmCallRow
-from store.units import Inputs
+from store.units import Inputs, Standing
 
 _CHUNK = 64
 _LOOK = 5_000
@@ -42,7 +42,7 @@ class _Chunk(NamedTuple):
     """Some users: their logs, and beside each what their profile will be made of; their corrections by user id."""
 
     loaded: Loaded
-    inputs: list[Inputs]
+    standing: list[Standing]
     in_force: dict[str, InForce]
 
 
@@ -215,26 +215,26 @@ class Profiler:
         with self.database.session() as session:  # before the logs: a key must not be of anything newer than these
             found = units.standings(session, ids)
         loaded = load_users(self.database, [i for i in ids if i in found], self.catalogue, self.embedder)
-        return _Chunk(loaded, [found[log.user.user_id].inputs for log, _ in loaded.logs], self._in_force(ids))
+        return _Chunk(loaded, [found[log.user.user_id] for log, _ in loaded.logs], self._in_force(ids))
 
     async def _drafted(self, chunks: AsyncIterator[_Chunk], report: Report) -> AsyncGenerator[_Due, None]:
         """Draft the profiles of those who are due."""
         async for chunk in chunks:
-            for n in range(len(chunk.inputs)):
+            for n in range(len(chunk.standing)):
                 if report.stopped_by:
                     return
                 yield await in_thread(self._due, chunk, n)
 
     def _due(self, chunk: _Chunk, n: int) -> _Due:
-        user_id, log = chunk.inputs[n].user_id, chunk.loaded.logs[n][1]
-        in_force = chunk.in_force.get(user_id, InForce(0))  # who is gone by now is refused when it is stored
+        (inputs, has_profile, _), log = chunk.standing[n], chunk.loaded.logs[n][1]
+        in_force = chunk.in_force.get(inputs.user_id, InForce(0))  # who is gone by now is refused when it is stored
         weight = total_weight(log.types, log.values, self.evidence)
         try:
-            before = load_before(self.database, user_id, afresh=self.force)
+            before = load_before(self.database, inputs.user_id, afresh=self.force) if has_profile else None
             draft = self.unit.draft(chunk.loaded, n, before)
         except (ProfileError, StoreError) as error:
-            return _Due(chunk.inputs[n], in_force, weight, None, error)
-        return _Due(chunk.inputs[n], in_force, weight, before, draft)
+            return _Due(inputs, in_force, weight, None, error)
+        return _Due(inputs, in_force, weight, before, draft)
 
     def _is_wanted(self, user_id: str) -> bool:
         return self.wanted is None or self.wanted(user_id)

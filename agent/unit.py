@@ -161,6 +161,8 @@ class Unit:
     ) -> tuple[list[Worded], list[SummaryLine] | None]:
         """Word claims and summary side by side: the summary is made of the claims' traits, so neither waits.
 
+        Of a single claim there is nothing to sum up: its name is enough, and that takes no call.
+
         Returns:
             The words of the claims that have none yet, and the summary; None where the model's does not hold.
         """
@@ -178,7 +180,7 @@ class Unit:
             if summary is None:
                 summary = await writer.summary(summed, account)
 
-        await together([claims(), sum_up_claims()] if summed.order else [claims()])
+        await together([claims(), sum_up_claims()] if len(summed.order) > 1 else [claims()])
         self._refuse_if_mostly_fallback(words, len(kept.carried), account)
         return words, summary
 

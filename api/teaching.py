@@ -22,7 +22,7 @@ from store.privacy import Hasher
 
 _CHUNK = 64
 _NO_KEY = "0" * 64  # nothing is stored under it
-_REASONS = 2  # items for each user of which it is said why
+_REASONS = 1  # items for each user of which it is said why
 _LIST, _SHOWN = 10, 8  # as of `limner why`
 
 

@@ -328,11 +328,15 @@ def fence(session: Session, job_id: str, user_id: str, attempt: int, version: in
     Raises:
         ConflictError: Another worker has taken the item up since, or it is over, or gone.
     """
-    row = session.get(JobItemRow, (job_id, user_id), with_for_update=True, populate_existing=True)
-    if row is None or row.state != "running" or row.attempt != attempt:
+    item = (col(JobItemRow.job_id) == job_id, col(JobItemRow.user_id) == user_id, col(JobItemRow.attempt) == attempt)
+    written = (
+        update(JobItemRow)
+        .where(*item, col(JobItemRow.state) == "running")
+        .values(version=version, state="written", reason=None, finished_at=now)
+        .returning(col(JobItemRow.user_id))
+    )
+    if session.scalar(written) is None:
         raise ConflictError("Another worker has taken this user up since: the profile was not stored.")
-    row.version = version
-    _end(row, Outcome("written"), now)
 
 
 def finish(

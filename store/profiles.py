@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from psycopg import sql
-from sqlalchemy import String, case, cast, delete, func, or_, select, text, update
+from sqlalchemy import String, case, cast, delete, func, insert, literal, or_, select, text, update
 from sqlmodel import Session, col
 
 from store.database import driver
@@ -242,15 +242,14 @@ def start_attempt(session: Session, user_id: str, writer: str, now: datetime) ->
     Returns:
         Its id; None if the user is gone or does not consent.
     """
-    user = select(col(UserRow.user_id)).where(col(UserRow.user_id) == user_id, col(UserRow.consent))
     # Held until the note is stored: an erasure goes before it, and then there is no note, or takes it along.
-    if session.scalar(user.with_for_update(read=True, key_share=True)) is None:
-        return None
-    row = AttemptRow(user_id=user_id, writer=writer, started_at=now, outcome="running")
-    session.add(row)
-    session.flush()
-    assert row.attempt_id is not None  # noqa: S101 - set by the flush
-    return row.attempt_id
+    user = select(col(UserRow.user_id), literal(writer), literal(now), literal("running")).where(
+        col(UserRow.user_id) == user_id, col(UserRow.consent)
+    )
+    note = insert(AttemptRow).from_select(
+        ["user_id", "writer", "started_at", "outcome"], user.with_for_update(read=True, key_share=True)
+    )
+    return session.scalar(note.returning(col(AttemptRow.attempt_id)))
 
 
 def end_attempt(

@@ -30,7 +30,7 @@ NEWER_ITEMS: LiteralString = (
 """Whether an item of a user's log has changed since their profile (`p`) was written."""
 
 _NOW: LiteralString = f"""
-select u.user_id, u.log_revision, u.corrections_revision, {DECLARED}, p.key,
+select u.user_id, u.log_revision, u.corrections_revision, {DECLARED}, p.profile_id is not null, p.key,
     case when p.log_revision = u.log_revision then p.items_revision end, p.catalogue_revision
 from users u left join profiles p on p.user_id = u.user_id and p.active
 where u.user_id = any(%s) and u.consent
@@ -61,9 +61,10 @@ class Inputs(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What a user's profile would be made of now, and the key that the active one was made under."""
+    """What a user's profile would be made of now, whether there is one, and the key that it was made under."""
 
     inputs: Inputs
+    has_profile: bool
     key: str | None
 
 
@@ -82,8 +83,8 @@ def standings(session: Session, ids: Sequence[str]) -> dict[str, Standing]:
     newer = _items(connection, behind, min((known[user_id][1] for user_id in behind), default=0))
     items |= {user_id: max(before, newer.get(user_id, 0)) for user_id, (before, _) in known.items()}
     return {
-        user_id: Standing(Inputs(user_id, log, corrections, items.get(user_id, 0), declared, latest), key)
-        for user_id, log, corrections, declared, key, *_ in rows
+        user_id: Standing(Inputs(user_id, log, corrections, items.get(user_id, 0), declared, latest), *before)
+        for user_id, log, corrections, declared, *before, _, _ in rows
     }
 
 

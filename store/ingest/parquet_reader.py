@@ -85,7 +85,8 @@ def _read(batch: pa.RecordBatch, plan: Plan, lines: np.ndarray, done: int) -> Ra
         if _is_text(kind):
             columns[name] = _text(array, name, lines, bad)
         elif pa.types.is_nested(kind):
-            cells = [None if cell is None else _json(cell) for cell in array.to_pylist()]
+            of_pairs = pa.types.is_map(kind)
+            cells = [None if cell is None else _json(dict(cell) if of_pairs else cell) for cell in array.to_pylist()]
             columns[name] = pl.Series(name, cells, dtype=pl.String)
         else:
             columns[name] = _plain(array, kind).alias(name)
@@ -145,8 +146,6 @@ def _is_text(kind: Any) -> bool:
 
 def _json(cell: Any) -> str:
     """A list, struct or map as JSON; a struct's null fields are left out, as the type cannot say absent."""
-    if isinstance(cell, list) and cell and all(isinstance(pair, tuple) for pair in cell):
-        cell = dict(cell)
     if isinstance(cell, dict):
         cell = {key: value for key, value in cell.items() if value is not None}
     return orjson.dumps(cell, default=str, option=orjson.OPT_NON_STR_KEYS).decode()

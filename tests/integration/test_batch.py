@@ -147,7 +147,7 @@ def test_a_run_that_turns_to_garbage_stops_and_puts_everything_back(
             with database.session() as session:
                 corrections.add(session, corrected[0], "reject", "interest", "something else", NOW)
 
-    scripted.reset(then(honest, invents_titles, after=100))
+    scripted.reset(then(honest, invents_titles, after=50))
     job_id = start(database, force=True)
     assert go_on(settings, database, job_id, correct_once) is Ended.POOR
     report = make_report(database, job_id, settings.batch, api.runtime.now())
@@ -178,7 +178,7 @@ def test_a_run_that_turns_to_garbage_stops_and_puts_everything_back(
 
 
 def test_one_put_back_is_never_made_active_again(settings: Settings, database: Database, scripted: ScriptedLLM) -> None:
-    users = add_crowd(database, 24)
+    users = add_crowd(database, 24, events=40)
     assert run(settings, database, writer="template")[0] is Ended.DONE
     strict = settings.model_copy(update={"batch": settings.batch.model_copy(update={"max_fallback": 0.0})})
     for _ in range(2):

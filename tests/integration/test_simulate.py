@@ -113,7 +113,22 @@ def test_limner_simulate(
     code, said = limner("--users", "12", "--language", "zh", "--domain", "news", "--noise", "0.3", "-o", "zh")
     assert code == 0
     assert "news-zh-0-i000000" in pl.read_parquet(tmp_path / "zh" / "items.parquet")["item_id"]
-    code, said = limner("--users", "12", "--seed", "3", "--items", "40", "--domain", "courses", "--bare", "-o", "bare")
+    options = (
+        "--users",
+        "12",
+        "--seed",
+        "3",
+        "--items",
+        "40",
+        "--domain",
+        "courses",
+        "--bare",
+        "-o",
+        "bare",
+        "--ingest",
+    )
+    code, said = limner(*options)
+    assert said.count(" 0 rejected") == 3  # an empty map is no attribute, and nothing bad
     bare, full = (pl.read_parquet(tmp_path / f / "items.parquet") for f in ("bare", "files"))
     assert (code, bare["item_id"][0], full["item_id"][0]) == (0, "courses-bare-3-i000000", "courses3-i000000")
     for column in ("title", "categories", "price"):

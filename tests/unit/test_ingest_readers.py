@@ -233,6 +233,17 @@ def test_parquet_types_become_the_text_of_the_other_formats(tmp_path):
     assert [reject[:4] for reject in rejects] == [(2, "text", "\\xe9", "not UTF-8")]
 
 
+def test_a_parquet_map_is_an_object_also_when_it_is_empty(tmp_path):
+    pairs = pa.array([[("by", "Mann"), ("year", None)], [], None], pa.map_(pa.string(), pa.string()))
+    pq.write_table(
+        pa.table({"item_id": ["a", "b", "c"], "title": ["A", "B", "C"], "attributes": pairs}),
+        tmp_path / "items.parquet",
+    )
+    rows, rejects, _ = read(tmp_path / "items.parquet", "items")
+    assert [row["attributes"] for row in rows.values()] == ['{"by":"Mann"}', "{}", None]
+    assert not rejects
+
+
 def test_parquet_string_column_with_bad_bytes(tmp_path):
     bad = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xe9"))
     table = pa.table({"user_id": bad, "type": ["view"], "ts": pa.array([1])})
