@@ -5,11 +5,12 @@ learns what it is shown, and a large one passes the verifier with much that nobo
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from agent.catalogue import Telling
 from agent.themes import informative
-from agent.verify.text import cjk_share, lemma, lemmas
+from agent.verify.text import cjk_share, content, lemma, lemmas, words
 from agent.words import called
 
 GENERIC = frozenset(
@@ -25,6 +26,17 @@ def names_all_once(name: str, sentence: str, telling: Sequence[Telling]) -> bool
     said, in_name = _counts(sentence, wanted), _counts(name, wanted)
     once = all(said[trait] <= 1 and said[trait] + in_name[trait] for trait in wanted)
     return once and names_only(f"{name}. {sentence}", wanted)
+
+
+def keeps_to(text: str, given: Sequence[str], titles: Sequence[str]) -> bool:
+    """Tell whether a text says nothing but what is given, what most of the titles share, and that it is about items.
+
+    A teacher likes to take up words of a single title ("and some bamboo needles"), which its pupil then makes up.
+    """
+    known = set(lemmas(" ".join(given))) | GENERIC
+    shared = Counter(form for title in titles for form in set(lemmas(title)))
+    known |= {form for form, count in shared.items() if count > 1 and 2 * count >= len(titles)}
+    return all(word.lemma in known or cjk_share(word.text) for word in content(words(text)))
 
 
 def adds_nothing(interpretive: Sequence[str]) -> bool:

@@ -17,7 +17,7 @@ from agent.catalogue import Telling
 from agent.chat import Call, ChatModel, Message
 from agent.contract import Language
 from agent.errors import ChatError, Usage
-from agent.exemplary import adds_nothing, names_all_once, names_only
+from agent.exemplary import adds_nothing, keeps_to, names_all_once, names_only
 from agent.phrasing import echoes, misspoken, speaks_of_some
 from agent.pipeline import in_thread
 from agent.themes import informative, is_informative
@@ -29,6 +29,7 @@ from agent.words import (
     ThemesWords,
     ThemeWords,
     Worded,
+    called,
     cite,
     is_main,
     named_after,
@@ -364,9 +365,10 @@ class LlmWriter:
 
     def _learn(self, task: ClaimTask, answer: ThemeWords | IntentWords, worded: Worded, account: Account) -> None:
         """Keep an answer that passed, in the words that stand, if others can learn by it."""
-        if not adds_nothing(worded.interpretive):
-            return
         sentence, variables = uncited(worded.statement), self._variables([task])
+        traits = [called(trait.attribute) for trait in informative(task.telling)]
+        if not keeps_to(f"{worded.name}. {sentence}", traits, task.titles):
+            return
         if isinstance(answer, IntentWords):
             intent = answer.model_copy(update={"name": worded.name, "goal": sentence})
             account.passed.append(Passed("intent", variables, intent.model_dump_json()))

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.catalogue import Attribute, Telling
-from agent.exemplary import adds_nothing, names_all_once, names_only
+from agent.exemplary import adds_nothing, keeps_to, names_all_once, names_only
 from agent.words import quantified
 
 TELLING = [
@@ -31,6 +31,25 @@ MORE = [
 )
 def test_a_claim_names_its_traits_once_and_nothing_else(name: str, sentence: str, *, worth: bool) -> None:
     assert names_all_once(name, sentence, TELLING) is worth
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Coffee gear. Looks for coffee, partly by Pemberlow.", True),
+        ("Coffee pots. Looks for coffee pots, partly by Pemberlow.", True),  # two of three titles
+        ("Coffee. Looks for coffee and some steel filters.", False),
+        ("Coffee. Looks for espresso.", False),
+    ],
+)
+def test_a_lesson_takes_up_no_word_of_a_single_title(text: str, *, kept: bool) -> None:
+    titles = ["Pemberlow Coffee Pot", "Copper Pots", "Steel Filter"]
+    assert keeps_to(text, ["coffee", "Pemberlow"], titles) is kept
+
+
+def test_one_title_shares_nothing() -> None:
+    assert not keeps_to("Copper pots. Seems to be looking for copper pots.", ["coffee"], ["Copper Pots"])
+    assert keeps_to("咖啡。喜欢咖啡和茶。", ["咖啡"], [])  # no words to be told apart
 
 
 def test_only_words_that_say_nothing_may_be_added() -> None:
