@@ -24,6 +24,7 @@ MORE = [
         ("Coffee", "Looks for coffee, partly by Pemberlow.", True),
         ("Coffee with some Pemberlow", "Looks for coffee, partly by Pemberlow, and some from Norrvik.", False),
         ("Coffee with some Pemberlow", "Looks for coffee, mostly coffee by Pemberlow.", False),
+        ("Coffee and coffee", "Looks for coffee, partly by Pemberlow.", False),
         ("Coffee", "Looks for coffee.", False),
         ("Pemberlow tools", "Looks for Pemberlow.", False),
         ("Coffee with some Pemberlow", "Looks for coffee from the 1990s, partly by Pemberlow.", False),
@@ -40,6 +41,8 @@ def test_a_claim_names_its_traits_once_and_nothing_else(name: str, sentence: str
         ("Coffee pots. Looks for coffee pots, partly by Pemberlow.", True),  # two of three titles
         ("Coffee. Looks for coffee and some steel filters.", False),
         ("Coffee. Looks for espresso.", False),
+        ("Coffee. Enjoys coffee films.", False),
+        ("Coffee. Looks for coffee, old and new.", False),
     ],
 )
 def test_a_lesson_takes_up_no_word_of_a_single_title(text: str, *, kept: bool) -> None:
