@@ -18,8 +18,8 @@ GENERIC = frozenset(
 )
 """Lemmas that say nothing of what kind the items are; "s" is what is left of "children's"."""
 _TELLING = frozenset(
-    "album book course event fading film first game genre good great main movie new old rising second series song "
-    "steady story strong strongest style".split()  # noqa: SIM905
+    "album book course event fading film first game genre great main movie new old rising second series song steady "  # noqa: SIM905
+    "story strong strongest style".split()
 )
 """Lemmas that the verifier lets pass anywhere, and that say something all the same: a teacher calls music films."""
 _NAME = re.compile(r"(?<![.!?] )(?<!^)\b(?:[^\W\d_][\w'-]*|\d{4}s?)\b")
