@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.catalogue import Vectors
 from agent.chat import Message
@@ -58,6 +58,7 @@ class Rehearsal(BaseModel):
         first_try: How many of these passed every check at the first try.
         repaired: How many did at a later one.
         lessons: What passed.
+        refused: Of each answer that did not, the prompt and why, as `theme: attribute: …`; no part of a file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,6 +70,7 @@ class Rehearsal(BaseModel):
     first_try: int
     repaired: int
     lessons: tuple[Lesson, ...]
+    refused: tuple[str, ...] = Field(default=(), exclude=True)
 
 
 class Split(NamedTuple):

@@ -93,6 +93,7 @@ class Rehearsals:
             asked=quality.first_try + quality.repaired + quality.fallback + len(reasons),
             first_try=quality.first_try + len(told),
             repaired=quality.repaired,
+            refused=tuple(f"{call.role}: {call.detail}" for call in account.calls if call.detail),
             lessons=tuple(
                 Lesson(role=one.role, variables=dict(one.variables), answer=one.answer)
                 for one in (*account.passed, *told)

@@ -1,6 +1,7 @@
 """`limner writer`: how well a model writes, and how to teach a small one what a large one writes."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,6 +32,7 @@ LimitOption = Annotated[int | None, typer.Option(min=1, help="At most so many us
 DomainOption = Annotated[str, typer.Option(help="What the items are, in a word; domains can be held out later.")]
 _DEFAULT_BASE = "smollm2-135m"
 _OUT_OF_REACH = 5
+_SHOWN_CHECKS = 10
 
 
 @app.command()
@@ -85,6 +87,7 @@ def try_out(
             raise typer.Exit(1)
         found, stopped = _rehearsed(settings, opened, ids, domain)
     _say(found)
+    _say_refused(found)
     _end(stopped)
 
 
@@ -208,6 +211,24 @@ def _say(found: list[Rehearsal]) -> None:
             f"{(first + repaired) / asked:.1%}",
         )  # fmt: skip
     out.print(table)
+
+
+def _say_refused(found: list[Rehearsal]) -> None:
+    """Say by which checks answers were refused, the most common first, with one of each."""
+    refused = [reason for one in found for reason in one.refused]
+    by_check = Counter(_check(reason) for reason in refused)
+    if not refused:
+        return
+    table = Table("answers", "refused by", "one of them", box=None)
+    for check, count in by_check.most_common(_SHOWN_CHECKS):
+        one = next(reason for reason in refused if _check(reason) == check)
+        table.add_row(f"{count:,}", check, escape(one.removeprefix(check + ": ")))
+    out.print(table)
+
+
+def _check(reason: str) -> str:
+    """Return the prompt and the first check that an answer failed, of `theme: attribute: …`."""
+    return ": ".join(reason.split(": ", 2)[:2])
 
 
 def _end(stopped: str | None) -> None:
