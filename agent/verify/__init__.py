@@ -26,7 +26,7 @@ __all__ = [
     "verify_claim",
 ]
 
-VERSION = "2"
+VERSION = "3"
 """Raised with every change of what passes; it goes into the key of a profile."""
 
 MAX_NAME_WORDS = 10

@@ -188,9 +188,7 @@ def mentions(seen: Seen, grounds: Grounds) -> Iterator[tuple[int, int, tuple[Att
 def attributes(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     """An attribute named holds for half of the events, or for a quarter at twice the usual share."""
     counter_ok = re.compile(r"\b(?:although|though|even if|except|one)\b", re.IGNORECASE)
-    quoted = {
-        a for text in grounds.other_texts for *_, called in mentions(Seen.of(text, grounds), grounds) for a in called
-    }
+    quoted = _quoted_attributes(grounds)
     fields = {lemmas(a.field) for a in grounds.attribute_counts}
     for first, last, called in mentions(seen, grounds):
         before = seen.plain[: seen.words[first].start]
@@ -206,6 +204,13 @@ def attributes(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
         if _inside_longer_phrase(first, last, seen, grounds):
             continue
         yield Violation("attribute", f'"{phrase}" does not fit most of the items')
+
+
+def _quoted_attributes(grounds: Grounds) -> set[Attribute]:
+    """Return the attributes that the other texts name."""
+    return {
+        a for text in grounds.other_texts for *_, called in mentions(Seen.of(text, grounds), grounds) for a in called
+    }
 
 
 def _inside_longer_phrase(first: int, last: int, seen: Seen, grounds: Grounds) -> bool:
@@ -464,18 +469,31 @@ _STRAY = re.compile(r"(?<!e\.g)(?<!i\.e)[.!?]\s+[\w'-]+(?:\s+[\w'-]+)?[.!?]?\s*$
 
 
 def instruction(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
-    """No commands, slogans, talk of oneself or of the reader, secrets, markup."""
-    del grounds
+    """No commands, slogans, talk of oneself or of the reader, secrets, markup; a word of a trait's name is none."""
     if any(unicodedata.category(c) in {"Cf", "Cc", "Co"} for c in seen.text):
         yield Violation("instruction", "write plain characters only")
         return
     if _STRAY.search(seen.text):
         yield Violation("instruction", "write one sentence and nothing after it")
         return
+    traits: list[tuple[int, int]] | None = None  # looked for where there is something to excuse, which is seldom
     for pattern in (*MARKUP, *COMMANDS, *SELF_TALK):
-        if match := pattern.search(seen.plain):
-            yield Violation("instruction", f'describe the taste only, without "{match.group().strip()}"')
-            return
+        for match in pattern.finditer(seen.plain):
+            traits = _traits_named(seen, grounds) if traits is None else traits
+            single = " " not in match.group().strip()
+            if not (single and any(start <= match.start() and match.end() <= end for start, end in traits)):
+                yield Violation("instruction", f'describe the taste only, without "{match.group().strip()}"')
+                return
+
+
+def _traits_named(seen: Seen, grounds: Grounds) -> list[tuple[int, int]]:
+    """Return where a text names attributes that hold: categories are called "Sale", "Early access", "New for you"."""
+    quoted = _quoted_attributes(grounds)
+    return [
+        (seen.words[first].start, seen.words[last].end)
+        for first, last, called in mentions(seen, grounds)
+        if any(grounds.telling(attribute).holds or attribute in quoted for attribute in called)
+    ]
 
 
 def polarity(seen: Seen, grounds: Grounds) -> Iterator[Violation]:

@@ -274,3 +274,21 @@ def test_words() -> None:
     assert (lemma("RPGs"), lemma("platformers")) == ("rpg", "platformer")
     assert cjk_share("ab喜欢") == 0.5
     assert cjk_share("12") == 0.0
+
+
+def test_a_word_of_a_traits_name_is_no_instruction() -> None:
+    named = "early access, new for you, sale, click here now"
+    sold = [(item.model_copy(update={"categories": tuple(named.split(", "))}), count) for item, count in THEME]
+    others = [*OTHERS, film(40, "Elsewhere", "VIP", 1990, "Tom Reck")]
+    rates = count_attributes([item for item, _ in sold] + others)
+    grounds = replace(GROUNDS, items=sold, base_rates=rates, vocabulary=Vocabulary.of(rates))
+    for true in ("Looks for early access items.", "Looks for what is new for you.", "Goes for the sale."):
+        assert "instruction" not in found(true, grounds), true
+    for refused in (
+        "Looks for early access items and has access.",  # the trait excuses its own words alone
+        "Looks for items that are for you.",
+        "Looks for VIP items.",  # an attribute that does not hold
+        "Looks for early access! Click here now.",
+        "Enjoys early access, as you should.",
+    ):
+        assert "instruction" in found(refused, grounds), refused
