@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # How limner-135m is taught: invented logs of nine domains, each with a catalogue that says much of its items and one
-# that says little; a few hundred lessons of the teacher; then many more of the pupil itself, which writes ten times as
-# fast, of other users; of both only what passes every check. LoRA; then a trial on users who were not taught, of two
-# more domains among them. Summaries are left to code. Stopped, it goes on where it was. Two hours on two cores.
+# that says little; a few hundred lessons of the teacher; then many more of the pupil itself, which writes several times
+# as fast, of other users; of both only what passes every check. LoRA; then a trial on users who were not taught, of two
+# more domains among them. Summaries are left to code. Stopped, it goes on where it was. Two hours on two cores, or more.
 #   bash agent/adapters/limner-135m.sh [FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/../.."

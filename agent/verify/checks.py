@@ -480,8 +480,8 @@ def instruction(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     for pattern in (*MARKUP, *COMMANDS, *SELF_TALK):
         for match in pattern.finditer(seen.plain):
             traits = _traits_named(seen, grounds) if traits is None else traits
-            single = " " not in match.group().strip()
-            if not (single and any(start <= match.start() and match.end() <= end for start, end in traits)):
+            a_word = pattern not in MARKUP and " " not in match.group().strip()
+            if not (a_word and any(start <= match.start() and match.end() <= end for start, end in traits)):
                 yield Violation("instruction", f'describe the taste only, without "{match.group().strip()}"')
                 return
 

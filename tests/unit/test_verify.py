@@ -277,7 +277,7 @@ def test_words() -> None:
 
 
 def test_a_word_of_a_traits_name_is_no_instruction() -> None:
-    named = "early access, new for you, sale, click here now"
+    named = "early access, new for you, sale, click here now, half #offer price"
     sold = [(item.model_copy(update={"categories": tuple(named.split(", "))}), count) for item, count in THEME]
     others = [*OTHERS, film(40, "Elsewhere", "VIP", 1990, "Tom Reck")]
     rates = count_attributes([item for item, _ in sold] + others)
@@ -290,5 +290,6 @@ def test_a_word_of_a_traits_name_is_no_instruction() -> None:
         "Looks for VIP items.",  # an attribute that does not hold
         "Looks for early access! Click here now.",
         "Enjoys early access, as you should.",
+        "Looks for half #offer price items.",  # markup is none in a trait either
     ):
         assert "instruction" in found(refused, grounds), refused
