@@ -55,7 +55,7 @@ def no_summary(request: Request, n: int) -> Any:
 def test_a_run_is_held_against_the_last_of_its_kind(
     settings: Settings, database: Database, scripted: ScriptedLLM
 ) -> None:
-    users = add_crowd(database, 4)
+    users = add_crowd(database, 4, events=40)
     first = run(settings, database)
     assert first.earlier is None
     assert first.quality is not None
@@ -68,12 +68,12 @@ def test_a_run_is_held_against_the_last_of_its_kind(
     assert second.quality is not None
     assert second.earlier is not None
     assert (second.earlier.job_id, second.earlier.quality) == (first.job_id, first.quality)
-    assert second.quality.fallback == 0.5  # of two texts of each user
-    assert second.earlier.difference["fallback"] == 0.5
-    assert second.earlier.difference["first_try"] == -0.5
+    assert second.quality.fallback == 0.25  # of three claims and a summary of each user
+    assert second.earlier.difference["fallback"] == 0.25
+    assert second.earlier.difference["first_try"] == -0.25
     assert second.earlier.difference["claims_per_profile"] == 0.0
     page = to_page(second)
-    assert "+50.0 points" in page
+    assert "+25.0 points" in page
     assert first.job_id not in page
 
 

@@ -106,7 +106,9 @@ def test_of_the_settings_only_those_that_words_depend_on_are_in_the_recipe(tmp_p
         "base_url": "http://elsewhere:9/v1", "api_key": SecretStr("s"), "timeout_s": 3.0, "concurrency": 99,
         "users_at_once": 99,
     }  # fmt: skip
-    asked: dict[str, Any] = {"max_repairs": 0, "themes_per_call": 7, "max_claims": 3, "examples": False}
+    asked: dict[str, Any] = {
+        "max_repairs": 0, "themes_per_call": 7, "max_claims": 3, "examples": False, "summary": False,
+    }  # fmt: skip
     assert set(asked) == set(WriterSettings.model_fields)
     base = {"base_url": "http://here:9/v1"}
     for name, value in knobs.items():
