@@ -17,8 +17,8 @@ from agent.verify import VERSION
 from agent.writer import WriterSettings, labels, prompts_in
 from store.units import Inputs
 
-CODE = "9"
-"""Raised with every change of what a profile is made of (evidence, themes, template)."""
+CODE = "10"
+"""Raised with every change of what a profile is made of (evidence, themes, template, what a model is asked)."""
 
 
 class Recipe(BaseModel):

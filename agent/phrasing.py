@@ -13,7 +13,6 @@ _TIME = re.compile(
     r"|近来|最近|越来越|不再|曾经",
     re.IGNORECASE,
 )
-_SOME = re.compile(r"\b(?:mix|mixed|some|part|partly|varied|variety)\b", re.IGNORECASE)
 _NO_NAME = frozenset({"a", "an", "early", "late", "mainly", "mixed", "mostly", "partly", "some"})
 _IT = re.compile(r"(?:^|[.!?]\s+)(?:It|They)\b")
 
@@ -46,11 +45,6 @@ def misspoken(text: str) -> list[Violation]:
     if _IT.search(text):
         found.append(Violation("person", 'begin with a verb, not with "It"'))
     return found
-
-
-def speaks_of_some(text: str) -> bool:
-    """Tell whether a text says that something holds for a part only."""
-    return bool(_SOME.search(text))
 
 
 def within_sentence(name: str) -> str:

@@ -18,7 +18,7 @@ from agent.chat import Call, ChatModel, Message
 from agent.contract import Language
 from agent.errors import ChatError, Usage
 from agent.exemplary import adds_nothing, keeps_to, names_all_once, names_only
-from agent.phrasing import echoes, misspoken, speaks_of_some
+from agent.phrasing import echoes, misspoken
 from agent.pipeline import in_thread
 from agent.themes import informative, is_informative
 from agent.verify import Grounds, Repetition, Verdict, Violation, attributes_named, verify, verify_claim
@@ -110,15 +110,19 @@ class ClaimTask(NamedTuple):
         return self.grounds.polarity, self.intent
 
     @property
-    def mixed(self) -> bool:
-        """Whether no trait describes the whole of it."""
-        shown = informative(self.telling)
-        return bool(shown) and not any(is_main(t, n) for n, t in enumerate(shown))
+    def says_something(self) -> bool:
+        """Whether there is a trait to put into words."""
+        return any(is_informative(t) for t in self.telling)
 
     @property
-    def says_something(self) -> bool:
-        """Whether there is a trait to put into words; without one, the template's words are as good as any."""
-        return any(is_informative(t) for t in self.telling)
+    def holds_together(self) -> bool:
+        """Whether a trait describes the whole of it; of a mix the template says all that may be said."""
+        return any(is_main(t, n) for n, t in enumerate(informative(self.telling)))
+
+    def has_no_trait_beyond(self, other: "ClaimTask") -> bool:
+        """Tell whether another claim of its kind has all of its traits."""
+        own, others = ({t.attribute for t in informative(task.telling)} for task in (self, other))
+        return self.kind == other.kind and own <= others
 
 
 class SummaryTask(NamedTuple):
@@ -237,8 +241,9 @@ class LlmWriter:
                 those that the model may word.
         """
         asked, first = len(tasks), [task.fallback for task in tasks]
-        batches = self._batches(tasks, self.settings.max_claims - sum(w.wording == "llm" for _, w in settled))
-        tasks = [*tasks, *(task for task, _ in settled)]
+        before = [task for task, _ in settled]
+        batches = self._batches(tasks, before, self.settings.max_claims - sum(w.wording == "llm" for _, w in settled))
+        tasks = [*tasks, *before]
         answers = await together([self._batch([tasks[n] for n in batch], account) for batch in batches])
         for batch, worded in zip(batches, answers, strict=True):
             for n, words in zip(batch, worded, strict=True):
@@ -274,10 +279,16 @@ class LlmWriter:
             stand[n] = replace(tasks[n].fallback, tries=worded.tries) if still else worded
         return stand
 
-    def _batches(self, tasks: Sequence[ClaimTask], most: int) -> list[list[int]]:
-        """Return the places of the claims that the model words, at most so many, by call."""
-        worth = sorted((n for n, t in enumerate(tasks) if t.says_something), key=lambda n: -abs(tasks[n].strength))
-        asked = sorted(worth[: max(most, 0)])
+    def _batches(self, tasks: Sequence[ClaimTask], before: Sequence[ClaimTask], most: int) -> list[list[int]]:
+        """Return the places of the claims that the model words, at most so many, by call.
+
+        A taught model keeps to the traits, so it cannot tell a claim from one before it that has them all.
+        """
+        worth = [n for n, task in enumerate(tasks) if task.holds_together]
+        if not self.settings.examples:
+            said = [[*before, *tasks[:n]] for n in range(len(tasks))]
+            worth = [n for n in worth if not any(tasks[n].has_no_trait_beyond(other) for other in said[n])]
+        asked = sorted(sorted(worth, key=lambda n: -abs(tasks[n].strength))[: max(most, 0)])
         themes, size = [n for n in asked if not tasks[n].intent], self.settings.themes_per_call
         batches = [themes[start : start + size] for start in range(0, len(themes), size)]
         return batches + [[n] for n in asked if tasks[n].intent]
@@ -354,13 +365,6 @@ class LlmWriter:
         known = verify(cited, replace(grounds, others=()))
         wrong = [v for v in known.violations if v.kind == "citation"]
         wrong += echoes(answer.name, sentence, task.titles, task.grounds) + misspoken(sentence)
-        if task.mixed and self._language == "en" and not (speaks_of_some(answer.name) and speaks_of_some(sentence)):
-            wrong.append(
-                Violation(
-                    "attribute",
-                    'each trait holds for some items only: call it "A mix with", and say "some" before each trait',
-                )
-            )
         name = answer.name.strip().rstrip(".")
         words = Worded(name[:1].upper() + name[1:], cited, "llm", verdict.interpretive, verdict.words)
         return words, verdict._replace(violations=(*verdict.violations, *wrong))
