@@ -21,8 +21,11 @@ def echoes(name: str, sentence: str, titles: Sequence[str], grounds: Grounds) ->
     """Find what a model has copied from titles: the verifier takes titles as quoted, here nothing has quoted them.
 
     A name says what items have in common, so it may be (part of) the titles of two of them. Titles are compared word
-    by word: a model changes case and quotation marks.
+    by word: a model changes case and quotation marks. What was searched for is a title here, and often a trait's name,
+    which is no copy.
     """
+    traits = {attribute.value.casefold() for attribute in grounds.attribute_counts}
+    titles = [title for title in titles if title.casefold() not in traits]
     found = []
     as_said = replace(grounds, items=(), others=())
     for text in (name, sentence):

@@ -26,7 +26,7 @@ __all__ = [
     "verify_claim",
 ]
 
-VERSION = "3"
+VERSION = "4"
 """Raised with every change of what passes; it goes into the key of a profile."""
 
 MAX_NAME_WORDS = 10

@@ -96,7 +96,8 @@ SENSITIVE_PHRASES = _patterns(
     r"\b(?:has|have|raising|expecting|feeding) (?:\w+ ){0,2}(?:children|kids|sons|daughters|baby|babies|child|family)\b",
     r"\b(?:single|new|expectant|young|working|stay-at-home|proud|busy) (?:parent|mother|father|mum|dad|mom|family)s?\b",
     r"\b(?:own|growing|large|new|young) (?:family|household|baby|children|kids)\b",
-    r"\b(?:suffer\w*|struggl\w+|recover\w*|diagnos\w+|cop(?:e|es|ing)|liv(?:e|es|ing)) (?:from|with)\b",
+    r"\b(?:suffer\w*|struggl\w+|recover\w*|diagnos\w+|cop(?:e|es|ing)|liv(?:es|ing)|"
+    r"(?:to|they|who|users?|people|may|might|must|can|also) live) (?:from|with)\b",  # and not "Live with some analysis"
     r"\b(?:circulation|blood pressure|eyesight|hearing|joints?|posture|sleep|digestion|immunity) (?:is|are) (?:a |an )?(?:problem|weak|poor|bad|failing)|"
     r"\bpoor (?:circulation|eyesight|hearing|posture|digestion)\b|"
     r"\b(?:chronic|mental|physical|heart|back|lung|liver|kidney|eating|sleep|weak|failing|poor|ill|bad) "
