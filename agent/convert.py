@@ -71,7 +71,8 @@ def main(source: Path, out: Path, adapter: Path | None = None) -> None:
     if adapter is not None:
         from peft import PeftModel  # noqa: PLC0415
 
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        # Sums of double precision come out as the same bfloat16, and so with the same hash, on every machine.
+        model = PeftModel.from_pretrained(model, adapter).double().merge_and_unload()
         model.to(dtype=torch.bfloat16)
     model.save_pretrained(out)
 

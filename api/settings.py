@@ -18,7 +18,7 @@ from pydantic_settings import SettingsError as UnreadableError
 from agent.contract import Language
 from agent.errors import AgentError
 from agent.evidence import DEFAULT_TYPES, EventType, EvidenceSettings
-from agent.models import DEFAULT_CHAT
+from agent.models import DEFAULT_CHAT, default_chat
 from agent.planning import Policy
 from agent.writer import WriterSettings
 
@@ -63,7 +63,8 @@ class LlmSettings(WriterSettings):
     Attributes:
         base_url: Of an OpenAI-compatible server, up to `/v1`, or of several with the same model, with commas between
             or as a list; none: vLLM is started on demand.
-        model: A name of the catalogue (`limner model list`), a Hub id, a path, or the server's name for it.
+        model: A name of the catalogue (`limner model list`), a Hub id, a path, or the server's name for it; if none is
+            given, one of the catalogue that writes in the language of the profiles.
         timeout_s: For one call.
         concurrency: Calls under way at once, at each server.
         priorities: Whether the servers of `base_url` take a priority with each call, as vLLM does that was started
@@ -262,7 +263,9 @@ def read_settings() -> Settings:
         settings.evidence_settings  # noqa: B018 - validated only when it is put together
     except ValidationError as error:
         raise _wrong(error, "evidence") from error
-    return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+    named = "model" in settings.llm.model_fields_set
+    llm = settings.llm if named else settings.llm.model_copy(update={"model": default_chat(settings.language)})
+    return settings.model_copy(update={"home": settings.home.expanduser().resolve(), "llm": llm})
 
 
 def _wrong(error: ValidationError, *within: str) -> SettingsError:

@@ -23,7 +23,8 @@ from store import logs, profiles
 from store.database import Database
 from store.datasets import fetch_ml_100k
 
-DEMO_USERS = ("54", "117", "152", "275", "307", "394", "577", "624")
+_CHOSEN = ("54", "117", "152", "275", "307", "394", "577", "624")
+DEMO_USERS = (*_CHOSEN, *(str(n) for n in range(1, 51 - len(_CHOSEN))))
 SHOWN = ("152", "394")
 
 
@@ -55,7 +56,7 @@ def command(
         Path | None, typer.Option(help="JSON with the seconds that set-up spent downloading and installing.")
     ] = None,
 ) -> None:
-    """Fetch MovieLens-100K, write profiles of all its users, eight of them with the LLM, and show two."""
+    """Fetch MovieLens-100K, write profiles of all its users, fifty of them with the LLM, and show two."""
     settings = read_settings()
     watch = Stopwatch()
     if setup_report is not None and setup_report.is_file():

@@ -130,7 +130,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=5_000_000, help="events that ingest takes in")
     parser.add_argument("--users", type=int, help="evidence, incremental: users at most")
     parser.add_argument("--real", action="store_true", help="incremental: by the model, not by a scripted server")
-    parser.add_argument("--writer-users", type=int, default=len(DEMO_USERS), help="writer, taught: users at most")
+    parser.add_argument("--writer-users", type=int, default=8, help="writer, taught: users of the demo at most")
     parser.add_argument("--model", help="model of writer, taught and tokens (default: that of the settings)")
     arguments = parser.parse_args()
     arguments.only = [name.strip() for name in arguments.only.split(",") if name.strip()]

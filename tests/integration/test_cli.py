@@ -155,13 +155,13 @@ def test_an_empty_database(limner: Limner, empty_url: str) -> None:
 def test_doctor_on_an_empty_home_says_what_is_next(limner: Limner, empty_url: str) -> None:
     result = limner("doctor", DATABASE_URL=empty_url)
     assert result.code == 1
-    for step in ("limner db upgrade", "limner model pull all-minilm-l6-v2", "limner model pull qwen2.5-coder-1.5b"):
+    for step in ("limner db upgrade", "limner model pull all-minilm-l6-v2", "limner model pull limner-135m"):
         assert f"next: {step}" in result.out
-    assert "cannot answer" not in result.out
-    small = limner("doctor", DATABASE_URL=empty_url, LLM__MODEL="smollm2-135m")
-    assert "smollm2-135m cannot answer free questions" in small.out
-    assert "LIMNER_LLM__ASK__MODEL=qwen2.5-coder-1.5b" in small.out.replace("\n", "")
-    asking = limner("doctor", DATABASE_URL=empty_url, LLM__MODEL="smollm2-135m", LLM__ASK__MODEL="qwen2.5-coder-1.5b")
+    assert "limner-135m cannot answer free questions" in result.out
+    assert "LIMNER_LLM__ASK__MODEL=qwen2.5-coder-1.5b" in result.out.replace("\n", "")
+    large = limner("doctor", DATABASE_URL=empty_url, LLM__MODEL="qwen2.5-coder-1.5b")
+    assert "cannot answer" not in large.out
+    asking = limner("doctor", DATABASE_URL=empty_url, LLM__ASK__MODEL="qwen2.5-coder-1.5b")
     assert "cannot answer" not in asking.out
     assert "next: limner model pull qwen2.5-coder-1.5b" in asking.out
 
@@ -184,7 +184,7 @@ def test_doctor_says_where_the_server_is_not(limner: Limner, world: Database) ->
 def test_an_unknown_model(limner: Limner, world: Database) -> None:
     result = limner("profile", "write", "--user", "ann", LLM__MODEL="no-such-model")
     assert result.code == 1
-    assert "There is no model 'no-such-model'. The catalogue has qwen2.5-coder-1.5b" in result.err
+    assert "There is no model 'no-such-model'. The catalogue has limner-135m, qwen2.5-coder-1.5b" in result.err
 
 
 def test_a_file_of_something_else(limner: Limner, world: Database, tmp_path: Path) -> None:

@@ -15,9 +15,21 @@ import pytest
 
 from agent import convert as conversion
 from agent import models
+from agent.contract import Language
 from agent.convert import GGUF, convert
 from agent.errors import ModelError
-from agent.models import CARD, CATALOGUE, ModelEntry, Resolved, hash_weights, is_intact, pull, resolve
+from agent.models import (
+    CARD,
+    CATALOGUE,
+    ModelEntry,
+    Resolved,
+    default_chat,
+    hash_weights,
+    is_intact,
+    pull,
+    read_adapter,
+    resolve,
+)
 from store.errors import DownloadError
 from store.packages import WheelFiles
 
@@ -295,8 +307,31 @@ def test_a_taught_model_is_made_of_its_base_and_an_adapter(
     with pytest.raises(ModelError, match="does not say what was taught"):
         pull("toy", tmp_path / "home")
     (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / CARD).write_text('{"lessons": {"theme": 12, "why": 3}}')
+    card = {"lessons": {"theme": 12, "why": 3}, "weights_sha256": "cd" * 32}
+    (tmp_path / "adapter" / CARD).write_text(json.dumps(card))
     assert pull("toy", tmp_path / "home").taught == {"theme", "why"}
+    assert resolve("toy", tmp_path / "home").pulled
+    (tmp_path / "adapter" / CARD).write_text(json.dumps(card | {"weights_sha256": "ef" * 32}))  # of the next release
+    assert not resolve("toy", tmp_path / "home").pulled
+    calls = source.calls
+    assert pull("toy", tmp_path / "home").pulled
+    assert source.calls == calls + 1
+
+
+def test_the_adapters_that_come_with_us_are_those_of_their_cards():
+    folders = [ROOT / "agent" / entry.adapter for entry in CATALOGUE if entry.adapter]
+    assert folders
+    for folder in folders:
+        assert read_adapter(folder).weights_sha256 == hash_weights(folder)
+        card = json.loads((folder / CARD).read_text())
+        assert card["base"] in {entry.name for entry in CATALOGUE}
+        assert "ml-100k" not in card["domains"]  # its licence
+        assert sum(file.stat().st_size for file in folder.iterdir()) < 10 * 2**20
+
+
+@pytest.mark.parametrize(("language", "model"), [("en", "limner-135m"), ("zh", "qwen2.5-coder-1.5b")])
+def test_a_model_that_knows_the_language_writes_if_none_is_named(language: Language, model: str):
+    assert default_chat(language) == model
 
 
 # The Hub, played by a fake: its library's two calls as their documentation has them

@@ -9,7 +9,7 @@ import pytest
 
 from agent.endpoints import Endpoints
 from agent.lanes import Lane
-from agent.models import TEACHER
+from agent.models import TEACHER, WRITER
 from agent.openai_chat import OpenAIChat
 from agent.slots import BATCH
 from api import runtime
@@ -32,6 +32,15 @@ def test_from_the_environment_and_from_the_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("LIMNER_LLM__BASE_URL", '["http://c:3/v1"')
     with pytest.raises(SettingsError, match="LIMNER_LLM__BASE_URL is wrong"):
         read_settings()
+
+
+def test_the_language_chooses_the_model_unless_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_settings().llm.model == WRITER
+    monkeypatch.setenv("LIMNER_LANGUAGE", "zh")
+    assert read_settings().llm.model == TEACHER
+    monkeypatch.setenv("LIMNER_LLM__MODEL", WRITER)
+    assert read_settings().llm.model == WRITER
 
 
 def settings(**llm: Any) -> Settings:
