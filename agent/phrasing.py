@@ -27,9 +27,9 @@ def echoes(name: str, sentence: str, titles: Sequence[str], grounds: Grounds) ->
     traits = {attribute.value.casefold() for attribute in grounds.attribute_counts}
     titles = [title for title in titles if title.casefold() not in traits]
     found = []
-    as_said = replace(grounds, items=(), others=())
     for text in (name, sentence):
-        found += [v for v in verify(text, as_said).violations if v.kind in {"instruction", "personal_data"}]
+        if _orders(text, replace(grounds, items=(), others=())):
+            found += _orders(text, _untitled(grounds))  # a trait may be called "For you"
     spaced = [_spaced(title) for title in titles]
     long = [words for words in spaced if words.count(" ") > _LONG_TITLE]
     if any(len(t) > _MIN_TITLE and t in sentence for t in titles) or any(t in _spaced(sentence) for t in long):
@@ -38,6 +38,16 @@ def echoes(name: str, sentence: str, titles: Sequence[str], grounds: Grounds) ->
     if any(t in _spaced(name) and lemmas(t) not in grounds.vocabulary.phrases for t in alone):
         found.append(Violation("name", "name what the items have in common, not one of them"))
     return found
+
+
+def _orders(text: str, grounds: Grounds) -> list[Violation]:
+    return [v for v in verify(text, grounds).violations if v.kind in {"instruction", "personal_data"}]
+
+
+def _untitled(grounds: Grounds) -> Grounds:
+    """Return the grounds without the titles and descriptions of the items."""
+    nothing = {"title": "", "description": None, "image_caption": None}
+    return replace(grounds, items=[(item.model_copy(update=nothing), n) for item, n in grounds.items], others=())
 
 
 def misspoken(text: str) -> list[Violation]:

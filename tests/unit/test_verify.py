@@ -313,3 +313,12 @@ def test_a_title_is_not_copied_unless_it_is_a_trait() -> None:
     assert copied("Enjoys crime such as Cold Tide.")
     assert not copied("Enjoys crime, some of it science fiction.")
     assert copied("Enjoys crime and lantern keepers, as in Cold Tide.")
+
+
+def test_what_a_trait_is_called_is_not_copied_from_a_title() -> None:
+    named = [(item.model_copy(update={"categories": ("For you", "Crime")}), count) for item, count in THEME]
+    rates = count_attributes([item for item, _ in named] + OTHERS)
+    grounds = replace(GROUNDS, items=named, base_rates=rates, vocabulary=Vocabulary.of(rates))
+    told = [(film(1, "Did you know", "crime", 1994, "Ada Holm"), 4)]
+    assert not echoes("Crime", "Enjoys crime, some of it for you.", [], grounds)
+    assert echoes("Crime", "Enjoys crime, did you know.", ["Did you know"], replace(grounds, items=[*named, *told]))
