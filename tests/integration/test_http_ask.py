@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from sqlalchemy import text as sql
 from starlette.testclient import TestClient
 
+from agent.models import TEACHER
 from api.http.app import create_app
 from recommend.asking import Answer
 from store.database import Database
@@ -47,7 +48,17 @@ def test_an_answer_names_its_sources(asked: TestClient) -> None:
     assert (answer.user_id, answer.by) == ("ann", "rule")
     assert {source.kind for source in answer.sources} == {"profile", "claim"}
     assert all(f"[{source.n}]" in answer.text for source in answer.sources)
-    assert answer.notes == ["No language model is at hand: a rule has chosen the tool, and a template the words."]
+    by_rule = "a rule has chosen the tool, and a template the words."
+    assert answer.notes == [f"limner-135m cannot answer free questions: {by_rule}"]
+
+
+def test_without_the_weights_of_a_model_that_can_a_rule_answers(
+    asked: TestClient, database: Database, tmp_path: Path
+) -> None:
+    with client(create_app(settings(tmp_path, llm={"ask": {"model": TEACHER}}), database)) as made:
+        found = made.post(ASK, json={"question": "What do you know about me?"}).json()
+    by_rule = "a rule has chosen the tool, and a template the words."
+    assert (found["by"], found["notes"]) == ("rule", [f"No language model is at hand: {by_rule}"])
 
 
 def test_without_a_trained_model_the_profile_answers(asked: TestClient) -> None:

@@ -14,6 +14,7 @@ from agent.catalogue import BaseRates
 from agent.evidence import EventType, EvidenceSettings
 from agent.keys import Recipe, unit_key
 from agent.loading import Catalogue
+from agent.models import TEACHER
 from agent.profiling import Profiler
 from agent.writer import WriterSettings
 from api import runtime
@@ -110,7 +111,7 @@ def test_of_the_settings_only_those_that_words_depend_on_are_in_the_recipe(tmp_p
         "max_repairs": 0, "themes_per_call": 7, "max_claims": 3, "examples": False, "summary": False,
     }  # fmt: skip
     assert set(asked) == set(WriterSettings.model_fields)
-    base = {"base_url": "http://here:9/v1"}
+    base = {"base_url": "http://here:9/v1", "model": TEACHER}
     for name, value in knobs.items():
         assert recipe(**base | {name: value}) == recipe(**base)
     for name, value in (asked | {"model": "another"}).items():
