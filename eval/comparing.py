@@ -1,16 +1,20 @@
 """Compare two reports figure by figure: which changes are larger than the interval of the first."""
 
+from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from eval.findings import Better, Figure, FigureKey
 from eval.report import Report
+from eval.stats import holm, wilcoxon
 
 Verdict = Literal["better", "worse", "changed", "within", "no interval", "missing", "new"]
 TIMED = frozenset({"s", "1/s"})
 """Units of what the machine decides, and what else runs on it: told, never judged."""
 
+SIGNIFICANT = 0.05
 _EQUAL = 1e-9
 _RULE_OF_THREE = 3.0
 
@@ -22,9 +26,11 @@ class Change(BaseModel):
         before: None for a figure that only the second has; `after` likewise.
         low: Lower end of the first's 95 % interval.
         high: Upper end.
-        verdict: `better` or `worse`: beyond the first's interval; `changed`: beyond it, and neither way is better;
-            `within`: it is not beyond; `no interval`: it has changed, and nothing says by how much it may;
-            `missing`: the second lacks it; `new`: the first does.
+        p: Where both reports hold the number of each user: two-sided, by Wilcoxon's signed-rank test over the users
+            whom both have measured, after Holm's correction over all figures tested.
+        verdict: `better` or `worse`: p is below .05, or, where there is none, it is beyond the first's interval;
+            `changed`: the same, and neither way is better; `within`: it is not; `no interval`: it has changed, and
+            nothing says by how much it may; `missing`: the second lacks it; `new`: the first does.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +43,7 @@ class Change(BaseModel):
     after: float | None
     low: float | None
     high: float | None
+    p: float | None = None
     better: Better
     unit: str
     verdict: Verdict
@@ -62,14 +69,27 @@ class Comparison(BaseModel):
 def compare(first: Report, second: Report) -> Comparison:
     """Compare the figures of two reports by their keys, in the order of the first."""
     before, after = first.figures(), second.figures()
+    p = _paired(before, after) if first.data.sha256 == second.data.sha256 else {}
     return Comparison(
         differences=_differences(first, second),
-        changes=tuple(_change(key, before.get(key), after.get(key)) for key in dict.fromkeys((*before, *after))),
+        changes=tuple(
+            _change(key, before.get(key), after.get(key), p.get(key)) for key in dict.fromkeys((*before, *after))
+        ),
     )
 
 
-def judge(before: Figure, after: Figure) -> Verdict:
-    """Say how the second of two figures stands to the first's interval.
+def _paired(before: Mapping[FigureKey, Figure], after: Mapping[FigureKey, Figure]) -> dict[FigureKey, float]:
+    """Test the figures whose numbers of each user both reports hold, on the users whom both have measured."""
+    found = {}
+    for key in before.keys() & after.keys():
+        ours, theirs = after[key].by_user, before[key].by_user
+        if len(both := sorted(ours.keys() & theirs.keys())) > 1 and before[key].unit not in TIMED:
+            found[key] = wilcoxon(np.array([ours[user] - theirs[user] for user in both]))
+    return dict(zip(found, holm(np.array(list(found.values()))).tolist(), strict=True))
+
+
+def judge(before: Figure, after: Figure, p: float | None = None) -> Verdict:
+    """Say how the second of two figures stands to the first's interval, or by the p-value of a paired test.
 
     Where all users have the same share, the bootstrap gives no width; then it is 3/n, by the rule of three (Hanley and
     Lippman-Hand 1983).
@@ -81,26 +101,31 @@ def judge(before: Figure, after: Figure) -> Verdict:
     change = after.value - before.value
     if abs(change) <= _EQUAL:
         return "within"
-    if before.low is None or before.high is None or before.unit in TIMED:
+    if p is not None:
+        within = p >= SIGNIFICANT
+    elif before.low is None or before.high is None or before.unit in TIMED:
         return "no interval"
-    slack = _EQUAL if before.low < before.high or before.unit else _RULE_OF_THREE / before.n
-    if before.low - slack <= after.value <= before.high + slack:
+    else:
+        slack = _EQUAL if before.low < before.high or before.unit else _RULE_OF_THREE / before.n
+        within = before.low - slack <= after.value <= before.high + slack
+    if within:
         return "within"
     if before.better == "neither":
         return "changed"
     return "better" if (change > 0) == (before.better == "higher") else "worse"
 
 
-def _change(key: FigureKey, before: Figure | None, after: Figure | None) -> Change:
+def _change(key: FigureKey, before: Figure | None, after: Figure | None, p: float | None) -> Change:
     of = before or after
     assert of is not None  # noqa: S101 - for the type checker: the key is of one of both
-    verdict: Verdict = judge(before, after) if before and after else "missing" if before else "new"
+    verdict: Verdict = judge(before, after, p) if before and after else "missing" if before else "new"
     return Change(
         **key._asdict(),
         before=before.value if before else None,
         after=after.value if after else None,
         low=before.low if before else None,
         high=before.high if before else None,
+        p=p,
         better=of.better,
         unit=of.unit,
         verdict=verdict,

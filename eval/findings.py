@@ -48,6 +48,7 @@ class Figure(_Part):
         n: How many users (or claims, events; the notes say) it is a mean of.
         better: Which way is better.
         unit: Such as `s` or `tokens`; empty for shares and scores.
+        by_user: The number of each user, by the user's place among all users; kept of few users only.
     """
 
     suite: str
@@ -61,6 +62,7 @@ class Figure(_Part):
     n: int
     better: Better = "higher"
     unit: str = ""
+    by_user: dict[int, float] = {}
 
     @property
     def key(self) -> FigureKey:

@@ -120,8 +120,9 @@ class Report(_Part):
         return {figure.key: figure for figure in self.findings.figures}
 
     def bare(self) -> "Report":
-        """Return it with the figures of everyone alone: no curve, test or example, so nothing of anyone's data."""
-        kept = tuple(figure for figure in self.findings.figures if figure.segment == EVERYONE)
+        """Return it with the figures of everyone alone: no curve, test, example or number of a single user."""
+        figures = (figure for figure in self.findings.figures if figure.segment == EVERYONE)
+        kept = tuple(figure.model_copy(update={"by_user": {}}) for figure in figures)
         return self.model_copy(update={"findings": Findings(figures=kept)})
 
 

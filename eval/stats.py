@@ -61,7 +61,8 @@ def compare(first: Floats, second: Floats, seed: int = 0, resamples: int = 10_00
         float(differences.mean()),
         float(interval.low),
         float(interval.high),
-        *_p_values(differences),
+        wilcoxon=wilcoxon(differences),
+        t=_t_test(differences),
         users=len(differences),
     )
 
@@ -127,26 +128,29 @@ def holm(p_values: Floats) -> Floats:
     return adjusted
 
 
-def _p_values(differences: Floats) -> tuple[float, float]:
-    """Return the p-values of Wilcoxon's test, in which users without a difference say nothing, and of the t-test."""
-    rounded = differences.round(DECIMALS)
-    if not rounded.any():
-        return 1.0, 1.0
-    wilcoxon = _signed_rank(rounded[rounded != 0])
-    if np.ptp(rounded) == 0:  # without spread, t is infinite
-        return wilcoxon, 0.0
-    return wilcoxon, float(stats.ttest_1samp(rounded, 0.0).pvalue)
+def wilcoxon(differences: Floats) -> float:
+    """Return the two-sided p-value of the signed-rank test (Wilcoxon 1945), over all signs where there are few users.
 
+    Users without a difference say nothing. Scipy does the same, but where differences tie it goes through the signs one
+    by one.
 
-def _signed_rank(differences: Floats) -> float:
-    """Return the p-value of the signed-rank test, over all signs where there are few (Wilcoxon 1945).
-
-    Scipy does the same, but where differences tie it goes through the signs one by one.
+    Args:
+        differences: `(users,)`, without nan.
     """
-    count = len(differences)
+    told = differences.round(DECIMALS)
+    told = told[told != 0]
+    if not (count := len(told)):
+        return 1.0
     if count > FEW:
-        return float(stats.wilcoxon(differences).pvalue)
-    ranks = stats.rankdata(np.abs(differences))
+        return float(stats.wilcoxon(told).pvalue)
+    ranks = stats.rankdata(np.abs(told))
     signs = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
     off = np.abs(signs @ ranks - ranks.sum() / 2)
-    return float(np.mean(off >= abs(ranks[differences > 0].sum() - ranks.sum() / 2) - TINY))
+    return float(np.mean(off >= abs(ranks[told > 0].sum() - ranks.sum() / 2) - TINY))
+
+
+def _t_test(differences: Floats) -> float:
+    rounded = differences.round(DECIMALS)
+    if np.ptp(rounded) == 0:  # without spread, t is infinite
+        return 0.0 if rounded.any() else 1.0
+    return float(stats.ttest_1samp(rounded, 0.0).pvalue)

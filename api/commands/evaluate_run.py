@@ -171,7 +171,10 @@ def compare(
     everything: Annotated[bool, typer.Option("--all", help="Also list what is within its interval.")] = False,
     fail: Annotated[bool, typer.Option("--fail", help="Exit code 1 if a figure got worse, or is missing.")] = False,
 ) -> None:
-    """Compare two reports figure by figure: what has changed by more than the first's 95 % interval."""
+    """Compare two reports figure by figure: what has changed by more than the first's 95 % interval.
+
+    Profiles of the same users (200 at most) are compared pair by pair, by Wilcoxon's test.
+    """
     found = comparing.compare(report.read(first), report.read(second))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
@@ -189,7 +192,7 @@ def print_comparison(found: Comparison, *, everything: bool = False) -> None:
     shown = [change for change in found.changes if change.verdict not in quiet]
     if shown:
         table = Table(box=None)
-        for column in ("", "figure", "before", "95 % interval", "now"):
+        for column in ("", "figure", "before", "95 % interval", "now", "p"):
             table.add_column(column, justify="left" if column in {"", "figure"} else "right")
         for change in sorted(
             shown, key=lambda change: list(_SIGNS).index(change.verdict) if change.verdict in _SIGNS else 9
@@ -205,4 +208,5 @@ def _row(change: Change) -> tuple[str, ...]:
     where = ", ".join(p for p in (change.protocol, "" if change.segment == "all" else change.segment) if p)
     interval = "" if change.low is None or change.high is None else f"{change.low:.4g} to {change.high:.4g}"
     before, after = (("-" if value is None else f"{value:.4g}") for value in (change.before, change.after))
-    return f"{name} ({where})" if where else name, before, interval, after
+    p = "" if change.p is None else f"{change.p:.3f}"
+    return f"{name} ({where})" if where else name, before, interval, after, p

@@ -37,6 +37,8 @@ TEMPLATE, LLM = "template", "llm"
 CHURN_USERS = 100
 AGAIN_BY_LLM = 10
 EXAMPLES = 3
+PAIRED = 200
+"""Figures of at most so many users are kept of each user, so that another report can be compared pair by pair."""
 EXAMPLE_BY = ("interest F1", "specificity", "AUC")
 """What an example is chosen by: the mean of the ranks in these."""
 LABELLED = Path(__file__).parents[2] / "tests" / "verifier" / "heldout"
@@ -124,7 +126,9 @@ def _findings(rows: Sequence[Row], trial: Trial, codes: Ints) -> Findings:
         values = np.atleast_2d(row.values)
         for segment, users in _parts(trial, codes).items():
             if not np.isnan(values[:, users]).all():
-                found.append(_figure(row, values[:, users], segment))
+                made = _figure(row, values[:, users], segment)
+                few = segment == EVERYONE and len(users) <= PAIRED
+                found.append(made.model_copy(update={"by_user": _by_user(values, users)}) if few else made)
     return Findings(figures=tuple(found))
 
 
@@ -132,6 +136,12 @@ def _parts(trial: Trial, codes: Ints) -> dict[str, Ints]:
     """Return everyone, and who is in which segment."""
     inside = segments(trial.past.interactions, codes)
     return {EVERYONE: codes} | {name: codes[mask] for name, mask in inside.items()}
+
+
+def _by_user(values: Floats, users: Ints) -> dict[int, float]:
+    """Return the mean over the seeds, `(seeds, everyone)`, of each of these users who has a value."""
+    known = users[~np.isnan(values[:, users]).all(axis=0)]
+    return dict(zip(known.tolist(), np.nanmean(values[:, known], axis=0).tolist(), strict=True))
 
 
 def _figure(row: Row, values: Floats, segment: str = EVERYONE) -> Figure:

@@ -55,6 +55,15 @@ def test_figures_of_everyone_are_over_everyone(found: Findings) -> None:
     assert sum(halves) == USERS
 
 
+def test_figures_of_few_users_tell_each_users(found: Findings) -> None:
+    words = {f.subject: f for f in found.figures if f.metric == "words" and f.segment == "all"}
+    assert len(words["llm"].by_user) == 12
+    assert set(words["llm"].by_user) < set(words["template"].by_user)
+    for figure in words.values():
+        assert np.mean(list(figure.by_user.values())) == pytest.approx(figure.value)
+    assert not any(figure.by_user for figure in found.figures if figure.segment != "all")
+
+
 def test_writers_are_compared_on_the_same_users(found: Findings) -> None:
     tests = [test for test in found.tests if (test.first, test.second) == ("llm", "template")]
     assert {test.segment for test in tests} >= {"all", "mainstream"}

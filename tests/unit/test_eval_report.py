@@ -164,6 +164,50 @@ def test_a_change_counts_beyond_the_interval_of_the_first(before, after, verdict
     assert [change.verdict for change in result.changes] == [verdict]
 
 
+def of_users(*values: float, **more: object) -> Figure:
+    """A figure whose users are known by their number, with an interval that is wider than any change."""
+    return one(float(np.mean(values)), low=0.0, high=1.0, by_user=dict(enumerate(values)), **more)
+
+
+UP = np.linspace(0.3, 0.5, 12)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        (of_users(*UP), of_users(*(UP + 0.01)), "better"),
+        (of_users(*UP), of_users(*(UP - 0.01)), "worse"),
+        (of_users(*UP, better="lower"), of_users(*(UP + 0.01), better="lower"), "worse"),
+        (of_users(*UP, better="neither"), of_users(*(UP + 0.01), better="neither"), "changed"),
+        (of_users(*UP), of_users(*(UP + np.resize([0.01, -0.012], 12))), "within"),
+        (of_users(*UP), of_users(*(UP[:5] + 0.01)), "within"),  # of five users nothing can be significant
+        (of_users(*UP, unit="s"), of_users(*(UP + 0.01), unit="s"), "no interval"),
+    ],
+    ids=["better", "worse", "lower is better", "neither", "either way", "few in both", "times"],
+)
+def test_users_whom_both_reports_know_are_compared_pair_by_pair(before, after, verdict):
+    (change,) = compare(made(Findings(figures=(before,))), made(Findings(figures=(after,)))).changes
+    assert change.verdict == verdict
+
+
+def test_pairs_are_corrected_for_their_number_and_are_of_the_same_data():
+    names = [f"m{n}" for n in range(200)]
+    pairs = [[of_users(*(UP + more), metric=name) for name in names] for more in (0.0, 0.01)]
+    first, second = (made(Findings(figures=tuple(figures))) for figures in pairs)
+    changes = compare(first, second).changes
+    assert changes[0].p == pytest.approx(200 / 2**11)
+    assert {change.verdict for change in changes} == {"within"}
+    elsewhere = second.model_copy(update={"data": second.data.model_copy(update={"sha256": "0"})})
+    assert {change.p for change in compare(first, elsewhere).changes} == {None}
+
+
+def test_users_numbers_are_read_back_and_not_committed(tmp_path):
+    report = made(Findings(figures=(of_users(0.1, 0.2),)))
+    write(report, tmp_path / "report.json")
+    assert read(tmp_path / "report.json") == report
+    assert report.bare().findings.figures[0].by_user == {}
+
+
 def test_figures_that_one_report_lacks_are_named():
     first = made(Findings(figures=(one(0.3), one(0.2, subject="gone"))))
     second = made(Findings(figures=(one(0.3), one(0.2, subject="come"))))
