@@ -1,4 +1,4 @@
-"""Compare two reports figure by figure: which changes are larger than the interval of the first."""
+"""Compare two reports figure by figure: which changes are larger than chance, by the first's interval or user by user."""
 
 from collections.abc import Mapping
 from typing import Literal
