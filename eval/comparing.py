@@ -1,4 +1,4 @@
-"""Compare two reports figure by figure: which changes are larger than chance, by the first's interval or user by user."""
+"""Compare two reports figure by figure: which changes are beyond chance, by the first one's interval or by user."""
 
 from collections.abc import Mapping
 from typing import Literal
