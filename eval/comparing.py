@@ -26,8 +26,8 @@ class Change(BaseModel):
         before: None for a figure that only the second has; `after` likewise.
         low: Lower end of the first's 95 % interval.
         high: Upper end.
-        p: Where both reports hold the number of each user: two-sided, by Wilcoxon's signed-rank test over the users
-            whom both have measured, after Holm's correction over all figures tested.
+        p: Where both reports hold the number of each user, and anyone's differs: two-sided, by Wilcoxon's signed-rank
+            test over the users whom both have measured, after Holm's correction over all figures tested.
         verdict: `better` or `worse`: p is below .05, or, where there is none, it is beyond the first's interval;
             `changed`: the same, and neither way is better; `within`: it is not; `no interval`: it has changed, and
             nothing says by how much it may; `missing`: the second lacks it; `new`: the first does.
@@ -79,12 +79,16 @@ def compare(first: Report, second: Report) -> Comparison:
 
 
 def _paired(before: Mapping[FigureKey, Figure], after: Mapping[FigureKey, Figure]) -> dict[FigureKey, float]:
-    """Test the figures whose numbers of each user both reports hold, on the users whom both have measured."""
+    """Test the figures whose numbers of each user both reports hold, on the users whom both have measured.
+
+    Those that are equal for every user can never be significant, so they do not count among the tests (Tarone 1990).
+    """
     found = {}
     for key in before.keys() & after.keys():
         ours, theirs = after[key].by_user, before[key].by_user
-        if len(both := sorted(ours.keys() & theirs.keys())) > 1 and before[key].unit not in TIMED:
-            found[key] = wilcoxon(np.array([ours[user] - theirs[user] for user in both]))
+        differences = np.array([ours[user] - theirs[user] for user in sorted(ours.keys() & theirs.keys())])
+        if len(differences) > 1 and (np.abs(differences) > _EQUAL).any() and before[key].unit not in TIMED:
+            found[key] = wilcoxon(differences)
     return dict(zip(found, holm(np.array(list(found.values()))).tolist(), strict=True))
 
 
