@@ -1,7 +1,7 @@
 """Items as the agent sees them: their attributes, their text for the embedder, and what is usual in the catalogue."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,11 +13,14 @@ from store.records import Item
 Vectors = npt.NDArray[np.float32]
 
 YEAR_FIELDS = ("year", "release_year", "publication_year", "published")
+NOUN_FIELD = "noun"
+"""An attribute that is no trait: what several such items are called, as "films" or "board games"."""
 SMOOTHING = 5.0
 HALF, QUARTER, LIFT = 0.5, 0.25, 2.0
 
 _ARTICLE_LAST = re.compile(r"^(?P<rest>.+), (?P<article>The|A|An|Les|Le|La|L'|Das|Der|Die|El|Il)(?P<tail>\s*\(.*\))?$")
 _MAX_VALUE = 80
+_NOUN = re.compile(r"[^\W\d_]{2,20}(?:[ -][^\W\d_]{2,20}){0,3}")  # it stands in prompts without quotes
 _MAX_DESCRIPTION = 400
 
 
@@ -69,9 +72,21 @@ def attributes_of(item: Item) -> tuple[Attribute, ...]:
     if (year := year_of(item)) is not None:
         found.append(Attribute("decade", f"{year // 10 * 10}s"))
     for name, value in item.attributes.items():
-        if name not in YEAR_FIELDS:
+        if name not in YEAR_FIELDS and name != NOUN_FIELD:
             found.extend(Attribute(name, v) for v in _values(value))
     return tuple(dict.fromkeys(found))
+
+
+def noun_of(items: Iterable[Item]) -> str | None:
+    """Return what items are called, if all of them declare the same noun, of at most four words.
+
+    >>> film, other = Item(item_id="1", title="A", attributes={"noun": "films"}), Item(item_id="2", title="B")
+    >>> noun_of([film, film]), noun_of([film, other])
+    ('films', None)
+    """
+    nouns = {str(item.attributes.get(NOUN_FIELD, "")) for item in items}
+    noun = nouns.pop() if len(nouns) == 1 else ""
+    return noun if _NOUN.fullmatch(noun) else None
 
 
 def _values(value: Any) -> list[str]:
@@ -85,7 +100,7 @@ def _values(value: Any) -> list[str]:
 def item_text(item: Item) -> str:
     """Return what the embedder reads of an item: title, categories, attributes, the start of the description."""
     parts = [readable_title(item.title), ", ".join(item.categories)]
-    parts += [", ".join(_values(value)) for value in item.attributes.values()]
+    parts += [", ".join(_values(value)) for name, value in item.attributes.items() if name != NOUN_FIELD]
     if (year := year_of(item)) is not None:
         parts.append(f"{year // 10 * 10}s")
     parts += [(item.description or "")[:_MAX_DESCRIPTION], (item.image_caption or "")[:_MAX_DESCRIPTION]]

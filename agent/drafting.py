@@ -115,14 +115,15 @@ class Drafter:
     ) -> DraftClaim:
         shown = [items.items[key] for key in theme.examples]
         titles = tuple(title_of(item) for item in shown)
-        fallback = word_theme(theme, telling, self.language)
+        grounds = self._grounds(theme, log, items)
+        fallback = word_theme(theme, telling, self.language, grounds.noun)
         if not informative(telling):  # then only the titles tell them apart
             fallback = replace(fallback, name=named_after(fallback.name, titles, self.language))
         task = ClaimTask(
-            described=theme_lines(theme, shown, telling),
+            described=theme_lines(theme, shown, telling, grounds.noun),
             telling=tuple(telling),
             strength=theme.strength,
-            grounds=self._grounds(theme, log, items),
+            grounds=grounds,
             fallback=fallback,
             titles=titles,
         )
@@ -139,12 +140,13 @@ class Drafter:
             )
         ]
         titles = tuple(title_of(item) for item in shown)
-        name, goal = word_goal(theme.telling, stage, self.language)
+        grounds = self._grounds(theme, log, items)
+        name, goal = word_goal(theme.telling, stage, self.language, grounds.noun)
         task = ClaimTask(
             described="\n".join([*lines, f"Traits: {traits(theme.telling)}"]),
             telling=theme.telling,
             strength=theme.strength,
-            grounds=self._grounds(theme, log, items),
+            grounds=grounds,
             fallback=Worded(name, cite(goal, [1], self.language), "template"),
             titles=titles,
             intent=True,

@@ -11,11 +11,12 @@ from agent.words import Worded, called, cite, is_main
 _EXAMPLES = 3
 
 
-def word_theme(theme: Theme, telling: Sequence[Telling], language: Language) -> Worded:
-    """Word a theme's name and statement (with citations of its first examples)."""
+def word_theme(theme: Theme, telling: Sequence[Telling], language: Language, noun: str | None = None) -> Worded:
+    """Word a theme's name and statement (with citations of its first examples), in English by what items are called."""
     shown = informative(telling)
     examples = list(range(1, min(_EXAMPLES, len(theme.examples)) + 1))
-    name, statement = (_chinese if language == "zh" else _english)(shown, liked=theme.polarity == "positive")
+    liked = theme.polarity == "positive"
+    name, statement = _chinese(shown, liked=liked) if language == "zh" else _english(shown, noun, liked=liked)
     return Worded(name, cite(statement, examples, language), "template", words=0)
 
 
@@ -26,17 +27,19 @@ def _split(shown: Sequence[Telling]) -> tuple[list[str], list[str]]:
     return [called(t.attribute) for t in main], [called(t.attribute) for t in shown if t not in main]
 
 
-def _english(shown: Sequence[Telling], *, liked: bool) -> tuple[str, str]:
+def _english(shown: Sequence[Telling], noun: str | None, *, liked: bool) -> tuple[str, str]:
     main, rest = _split(shown)
     if not main:
-        verb, of = "Likes" if liked else "Does not like", f", in part {_and(rest)}" if rest else ""
+        verb, few = "Likes" if liked else "Does not like", f"a few {noun or 'items'}"
+        mix = f"a mix{f' of {noun}' if noun else ''}"
         return (
-            f"A mix, partly {_and(rest)}" if rest else "A few items",
-            f"{verb} {'a mix' if rest else 'a few items'}{of}",
+            f"A mix, partly {_and(rest)}" if rest else few.capitalize(),
+            f"{verb} {mix}, in part {_and(rest)}" if rest else f"{verb} {few}",
         )
     name = _and(main) + (f", partly {_and(rest)}" if rest else "")
     verb = "Often likes" if liked else "Often dislikes"
-    statement = f"{verb} what is {'mostly' if rest else 'largely'} {_and(main)}"
+    what = f"{noun} that are" if noun else "what is"
+    statement = f"{verb} {what} {'mostly' if rest else 'largely'} {_and(main)}"
     return name[0].upper() + name[1:], statement + (f", in part {_and(rest)}" if rest else "")
 
 
@@ -53,16 +56,16 @@ def _and(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def word_goal(telling: Sequence[Telling], stage: str, language: Language) -> tuple[str, str]:
+def word_goal(telling: Sequence[Telling], stage: str, language: Language, noun: str | None = None) -> tuple[str, str]:
     """Word an intent's name and goal."""
     main, rest = _split(informative(telling))
-    what = _and([*main, *rest]) if main or rest else ""
+    what, noun = _and([*main, *rest]) if main or rest else "", noun or "items"
     if language == "zh":
         return (what or "近期的需求", f"似乎正在寻找{what or '一些'}内容。")
     doing = {"comparing": "comparing", "deciding": "about to decide on", "returning": "returning to"}.get(
         stage, "exploring"
     )
-    goal = f"Seems to be {doing} {what or 'a few items'}."
+    goal = f"Seems to be {doing} {what or f'a few {noun}'}."
     return ((what[0].upper() + what[1:]) if what else "A current need", goal)
 
 

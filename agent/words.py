@@ -231,8 +231,8 @@ def example_line(number: int, item: Item, telling: Sequence[Telling]) -> str:
     return f'[{number}] "{quoted}"{f" ({year})" if year else ""} {", ".join(called(a) for a in has[:6])}'.rstrip()
 
 
-def theme_lines(theme: Theme, items: Sequence[Item], telling: Sequence[Telling]) -> str:
-    """Describe a theme for a prompt: sign, numbered examples, traits."""
+def theme_lines(theme: Theme, items: Sequence[Item], telling: Sequence[Telling], noun: str | None = None) -> str:
+    """Describe a theme for a prompt: sign, what its items are called, numbered examples, traits."""
     examples = "\n".join(example_line(n, item, telling) for n, item in enumerate(items, 1))
     verb = "likes" if theme.polarity == "positive" else "dislikes"
-    return f"The person {verb}:\n{examples}\nTraits: {traits(telling)}"
+    return f"The person {verb}{f' these {noun}' if noun else ''}:\n{examples}\nTraits: {traits(telling)}"

@@ -372,8 +372,8 @@ class LlmWriter:
     def _learn(self, task: ClaimTask, answer: ThemeWords | IntentWords, worded: Worded, account: Account) -> None:
         """Keep an answer that passed, in the words that stand, if others can learn by it."""
         sentence, variables = uncited(worded.statement), self._variables([task])
-        traits = [called(trait.attribute) for trait in informative(task.telling)]
-        if not keeps_to(f"{worded.name}. {sentence}", traits, task.titles):
+        given = [called(trait.attribute) for trait in informative(task.telling)] + [task.grounds.noun or ""]
+        if not keeps_to(f"{worded.name}. {sentence}", given, task.titles):
             return
         if isinstance(answer, IntentWords):
             intent = answer.model_copy(update={"name": worded.name, "goal": sentence})

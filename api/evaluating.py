@@ -62,14 +62,15 @@ def _files(settings: Settings, dataset: Dataset, path: Path | None) -> tuple[Pat
 
 
 def _fill(store: Database, scratch: Settings, folder: Path, dataset: Dataset) -> None:
-    """Ingest the files, unless they were before."""
-    done = scratch.home / "ingested"
-    if done.exists():
+    """Ingest the files, unless the same were before."""
+    done, files = scratch.home / "ingested", [(kind, folder / f"{kind}.csv") for kind in ("items", "users", "events")]
+    there = [(kind, file) for kind, file in files if file.is_file()]
+    sums = "".join(f"{sha256_of(file)}  {file.name}\n" for _, file in there)
+    if done.exists() and done.read_text(encoding="utf-8") == sums:
         return
-    for kind in ("items", "users", "events"):
-        if (file := folder / f"{kind}.csv").is_file():
-            ingest_file(store, scratch, kind, file, [], source=dataset)
-    done.touch()
+    for kind, file in there:
+        ingest_file(store, scratch, kind, file, [], source=dataset)
+    done.write_text(sums, encoding="utf-8")
 
 
 def world_of(store: Database, settings: Settings, embedder: Embedder) -> World:

@@ -24,7 +24,6 @@ ML_100K = WheelFiles(
     },
 )
 
-_SUMS = "SHA256SUMS"
 _DAT = "::"  # between the fields of GroupLens' older files
 _TITLE_AND_YEAR = re.compile(r"(?P<title>.*\S)\s*\((?P<year>\d{4})\)\s*")
 _CLEAN = ("items.csv", "events.csv", "users.csv")
@@ -37,7 +36,7 @@ Row = dict[str, str]
 def fetch_ml_100k(home: Path, progress: Callable[[int, int], None] | None = None) -> Path:
     """Fetch MovieLens-100K and write it as files that `limner ingest` reads.
 
-    A second call finds everything in place by its hashes and does nothing.
+    A second call finds by their hashes what was fetched before, and fetches nothing.
 
     Args:
         home: The data directory.
@@ -57,20 +56,17 @@ def fetch_ml_100k(home: Path, progress: Callable[[int, int], None] | None = None
     try:
         if not _as_pinned(folder):
             fetch(ML_100K, folder, progress)
-        if not _as_written(folder):
-            clean_ml_100k(folder)
+        clean_ml_100k(folder)  # in a third of a second, so what an older version wrote does not stay
     finally:
         os.close(lock)
     return folder
 
 
 def clean_ml_100k(folder: Path) -> None:
-    """Write the clean files of a folder, and their `SHA256SUMS`, from the `ml-100k.*` files in it."""
+    """Write the clean files of a folder from the `ml-100k.*` files in it."""
     makers = (("ml-100k.item", _item), ("ml-100k.inter", _event), ("ml-100k.user", _user))
-    lines = ""
     for name, (source, make) in zip(_CLEAN, makers, strict=True):
-        lines += f"{_write(folder / name, map(make, _read(folder / source)))}  {name}\n"
-    _replace(folder / _SUMS, lambda path: path.write_text(lines, encoding="utf-8"))
+        _write(folder / name, map(make, _read(folder / source)))
 
 
 def clean_ml_1m(source: Path, folder: Path) -> None:
@@ -110,6 +106,7 @@ def _dat_item(row: list[str]) -> Row:
         "title": found["title"] if found else title,
         "categories": genres,
         "attributes.year": found["year"] if found else "",
+        "attributes.noun": "films",
     }
 
 
@@ -119,14 +116,6 @@ def _dat_event(row: list[str]) -> Row:
 
 def _as_pinned(folder: Path) -> bool:
     return all((folder / n).is_file() and sha256_of(folder / n) == h for n, h in ML_100K.sha256.items())
-
-
-def _as_written(folder: Path) -> bool:
-    """Whether the clean files are there and as they were written."""
-    if not all((folder / name).is_file() for name in (_SUMS, *_CLEAN)):
-        return False
-    sums = (folder / _SUMS).read_text(encoding="utf-8")
-    return sums == "".join(f"{sha256_of(folder / name)}  {name}\n" for name in _CLEAN)
 
 
 def _read(path: Path) -> Iterator[Row]:
@@ -146,6 +135,7 @@ def _item(row: Row) -> Row:
         "title": row["movie_title"].strip(),
         "categories": "|".join(genres),
         "attributes.year": year if _YEAR.fullmatch(year) else "",
+        "attributes.noun": "films",
     }
 
 
@@ -163,21 +153,13 @@ def _user(row: Row) -> Row:
     return {"user_id": row["user_id"], **{f"attributes.{n}": row[n] for n in ("age", "gender", "occupation")}}
 
 
-def _write(path: Path, rows: Iterable[Row]) -> str:
-    def fill(new: Path) -> None:
-        with new.open("w", encoding="utf-8", newline="") as file:
-            found = iter(rows)
-            first = next(found)
-            writer = csv.DictWriter(file, list(first), lineterminator="\n")
-            writer.writeheader()
-            writer.writerow(first)
-            writer.writerows(found)
-
-    _replace(path, fill)
-    return sha256_of(path)
-
-
-def _replace(path: Path, fill: Callable[[Path], object]) -> None:
+def _write(path: Path, rows: Iterable[Row]) -> None:
     new = path.with_name(path.name + ".new")
-    fill(new)
+    with new.open("w", encoding="utf-8", newline="") as file:
+        found = iter(rows)
+        first = next(found)
+        writer = csv.DictWriter(file, list(first), lineterminator="\n")
+        writer.writeheader()
+        writer.writerow(first)
+        writer.writerows(found)
     new.replace(path)

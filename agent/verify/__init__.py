@@ -12,7 +12,7 @@ from agent.verify import checks
 from agent.verify.checks import Kind, Seen, Violation
 from agent.verify.grounds import Grounds, Vocabulary
 from agent.verify.repetition import Repetition
-from agent.verify.text import FILLER, NEUTRAL, STEM, content
+from agent.verify.text import FILLER, NEUTRAL, STEM, content, lemmas
 
 __all__ = [
     "VERSION",
@@ -26,7 +26,7 @@ __all__ = [
     "verify_claim",
 ]
 
-VERSION = "4"
+VERSION = "5"
 """Raised with every change of what passes; it goes into the key of a profile."""
 
 MAX_NAME_WORDS = 10
@@ -40,6 +40,7 @@ _CHECKS: tuple[Callable[[Seen, Grounds], Iterator[Violation]], ...] = (
     checks.language,
     checks.decades,
     checks.attributes,
+    checks.nouns,
     checks.counts,
     checks.names,
 )
@@ -101,7 +102,8 @@ def _interpretation(seen: Seen, grounds: Grounds) -> tuple[tuple[str, ...], int]
     said = content(seen.words)
     named = {i for first, last, _ in checks.mentions(seen, grounds) for i in range(first, last + 1)}
     positions = {w.start for i, w in enumerate(seen.words) if i in named}
-    free = [w.text for w in said if w.start not in positions and w.lemma not in grounds.known]
+    known = grounds.known.union(lemmas(grounds.noun or ""))
+    free = [w.text for w in said if w.start not in positions and w.lemma not in known]
     return tuple(dict.fromkeys(free)), len(said)
 
 

@@ -15,6 +15,7 @@ from agent.verify.lexicon import (
     GENDERED,
     LIKES,
     MARKUP,
+    NOUNS,
     NUMBER_WORDS,
     PERSONAL,
     SELF_TALK,
@@ -35,7 +36,7 @@ from agent.verify.text import (
 )
 
 Kind = Literal[
-    "citation", "attribute", "decade", "count", "name", "repeats", "language", "sensitive", "personal_data",
+    "citation", "attribute", "noun", "decade", "count", "name", "repeats", "language", "sensitive", "personal_data",
     "instruction", "polarity", "length", "ungrounded", "trend", "person", "cut_off", "malformed",
 ]  # fmt: skip
 
@@ -222,6 +223,16 @@ def _inside_longer_phrase(first: int, last: int, seen: Seen, grounds: Grounds) -
         for span in spans
         for phrase in grounds.phrase_lemmas
     )
+
+
+def nouns(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
+    """Items that their catalogue calls films are no books, unless a text of theirs has the word."""
+    own = frozenset(lemmas(grounds.noun or ""))
+    kept = [group for group in NOUNS if own & group]
+    others = frozenset().union(*NOUNS).difference(*kept, own, grounds.known) if kept else frozenset()
+    for word in seen.words:
+        if word.lemma in others:
+            yield Violation("noun", f'these are {grounds.noun}: do not write "{word.text}"')
 
 
 def coordination(seen: Seen, grounds: Grounds) -> Iterator[Violation]:

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from agent.catalogue import Attribute, BaseRates, Telling, attributes_of, readable_title, year_of
+from agent.catalogue import (
+    NOUN_FIELD,
+    Attribute,
+    BaseRates,
+    Telling,
+    attributes_of,
+    noun_of,
+    readable_title,
+    year_of,
+)
 from agent.contract import Language
 from agent.verify.text import FILLER, STEM, lemmas, verb
 from store.records import Item
@@ -122,6 +131,11 @@ class Grounds:
         return found
 
     @cached_property
+    def noun(self) -> str | None:
+        """What the items are called, where their catalogue says so: no text may call them otherwise."""
+        return noun_of(item for item, _ in self.items)
+
+    @cached_property
     def titles(self) -> tuple[str, ...]:
         """The titles as stored and as read, longest first."""
         forms = {t for item, _ in self.items for t in (item.title.strip(), readable_title(item.title))}
@@ -137,7 +151,7 @@ class Grounds:
         for item, _ in self.items:
             yield readable_title(item.title)
             yield from item.categories
-            yield from (text for value in item.attributes.values() for text in _strings(value))
+            yield from (t for name, value in item.attributes.items() if name != NOUN_FIELD for t in _strings(value))
             yield from (text for text in (item.description, item.image_caption) if text)
 
     @cached_property

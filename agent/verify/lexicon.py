@@ -49,6 +49,12 @@ GENDERED = frozenset(
     "housewife girlfriend boyfriend nonbinary transgender trans".split()
 )
 
+NOUNS = tuple(
+    frozenset(group.split())
+    for group in ("film movie", "book novel", "album song track", "podcast", "game", "recipe", "course", "article")
+)
+"""Lemmas of what items are called; those of a group are said of the same things."""
+
 SENSITIVE = frozenset(
     "pregnant pregnancy diabetic diabetes cancer depression depressed depressive anxiety anxious autism autistic adhd "
     "dyslexia dyslexic bipolar insomnia insomniac asthma asthmatic disabled disability wheelchair illness diagnosis "

@@ -51,6 +51,7 @@ _FILMS = Domain(
     first=_WATCHED,
     again=_RATED,
     averse=_REFUSED,
+    noun="films",
 )  # fmt: skip
 
 _BOOKS = Domain(
@@ -90,6 +91,7 @@ _BOOKS = Domain(
     first=_WATCHED,
     again=_RATED,
     averse=_REFUSED,
+    noun="books",
 )  # fmt: skip
 
 _GAMES = Domain(
@@ -124,6 +126,7 @@ _GAMES = Domain(
     first=Acts(("view", "click", "play", "search"), (0.35, 0.25, 0.32, 0.08)),
     again=Acts(("play", "save", "purchase", "rating"), (0.40, 0.15, 0.20, 0.25)),
     averse=_REFUSED,
+    noun="games",
 )  # fmt: skip
 
 _GROCERIES = Domain(
@@ -188,6 +191,7 @@ _RECIPES = Domain(
     first=_WATCHED,
     again=Acts(("click", "save", "like", "rating"), (0.25, 0.30, 0.20, 0.25)),
     averse=_REFUSED,
+    noun="recipes",
 )  # fmt: skip
 
 _PODCASTS = Domain(
@@ -220,6 +224,7 @@ _PODCASTS = Domain(
     first=Acts(("play", "view", "search"), (0.70, 0.20, 0.10)),
     again=Acts(("play", "save", "like", "rating"), (0.50, 0.20, 0.15, 0.15)),
     averse=Acts(("skip", "rating", "hide"), (0.40, 0.35, 0.25)),
+    noun="podcasts",
 )  # fmt: skip
 
 DOMAINS = (_FILMS, _BOOKS, _GAMES, _GROCERIES, _RECIPES, _PODCASTS)

@@ -98,6 +98,24 @@ def test_no_two_claims_by_the_model_have_the_same_name(world: Database, scripted
         assert len(names) == len(set(names))
 
 
+def test_items_are_called_as_their_catalogue_calls_them(world: Database, scripted: ScriptedLLM) -> None:
+    for group, noun in (("m", "films"), ("k", "cookbooks")):
+        execute(
+            world, "update items set attributes = attributes || jsonb_build_object('noun', cast(:noun as text)) "
+            "where item_id like :like", noun=noun, like=f"{group}%",
+        )  # fmt: skip
+    write(world)
+    assert [c.statement.partition(" that are ")[0] for c in read(world, "ann").interests] == [
+        "Often likes films",
+        "Often likes cookbooks",
+    ]
+    assert read(world, "ann").dislikes[0].statement.startswith("Often dislikes what is")
+    wrote(profiler(world, scripted.url), ["ann"])
+    asked = "\n".join(request.messages[-1]["content"] for request in scripted.requests)
+    for group in ("likes these films", "likes these cookbooks", "dislikes"):
+        assert f"The person {group}:\n[1]" in asked
+
+
 CLAIM = "(select min(claim_pk) from claims join profiles using (profile_id) where user_id = 'ann' and active)"
 FAULTS = (
     ("update evidence set weight = weight - 0.001 where claim_pk = @ and position = 0", "the weight"),

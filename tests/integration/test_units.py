@@ -65,6 +65,7 @@ CHANGES = {
     "a title": "update items set title = 'Other' where item_id = 'm1'",
     "categories": "update items set categories = '{Fishing}' where item_id = 'm1'",
     "attributes": """update items set attributes = '{"year": 1901}' where item_id = 'm1'""",
+    "what it is called": """update items set attributes = attributes || '{"noun": "films"}' where item_id = 'm1'""",
     "a description": "update items set description = 'Dark.' where item_id = 'm1'",
     "a caption": "update items set image_caption = 'A hat.' where item_id = 'm1'",
     "what is declared": """update users set attributes = '{"country": "se"}' where user_id = 'ann'""",

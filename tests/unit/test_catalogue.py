@@ -11,6 +11,7 @@ from agent.catalogue import (
     attributes_of,
     item_text,
     item_vectors,
+    noun_of,
     readable_title,
     year_of,
 )
@@ -84,6 +85,31 @@ def test_what_the_embedder_reads() -> None:
     )  # fmt: skip
     assert item_text(item) == f"The Keeper. Drama, War. Ada Holm. 1990s. {'d' * 400}. A lamp"
     assert item_text(Item(item_id="x", title="Bare")) == "Bare"
+
+
+def test_what_items_are_called_is_no_trait_of_them() -> None:
+    plain = Item(item_id="x", title="Keeper", attributes={"director": "Ada Holm"})
+    named = Item(item_id="x", title="Keeper", attributes={"noun": "films", "director": "Ada Holm"})
+    assert (attributes_of(named), item_text(named)) == (attributes_of(plain), item_text(plain))
+
+
+@pytest.mark.parametrize(
+    ("noun", "read"),
+    [
+        ("films", "films"), ("board games", "board games"), ("films and TV series", "films and TV series"),
+        ("电影", "电影"),
+        ("", None), (3, None), (["films"], None), ("films.", None), ("films\nIgnore all", None), ("a b c d", None),
+        ("one more word than four", None), ("x" * 21, None),
+    ],
+)  # fmt: skip
+def test_nouns(noun: object, read: str | None) -> None:
+    item = Item(item_id="x", title="x", attributes={"noun": noun})
+    assert noun_of([item, item]) == noun_of([item]) == read
+    assert noun_of([item, Item(item_id="y", title="y")]) is None
+
+
+def test_nothing_has_no_noun() -> None:
+    assert noun_of([]) is None
 
 
 @pytest.mark.parametrize(("year", "read"), [(1994, 1994), ("1899", 1899), (3000, None), ("19945", None), ("", None)])

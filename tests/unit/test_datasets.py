@@ -56,10 +56,10 @@ def test_items_lose_what_is_no_year_and_no_genre(tmp_path: Path):
     write_raw(tmp_path)
     clean_ml_100k(tmp_path)
     assert (tmp_path / "items.csv").read_text(encoding="utf-8") == (
-        "item_id,title,categories,attributes.year\n"
-        '7,"Lantern, The",Film-Noir|Children\'s|Sci-Fi,1994\n'
-        '8,"Unkempt ""Garden""",,\n'
-        '9,"Salt, Sand & Sea",Drama,\n'
+        "item_id,title,categories,attributes.year,attributes.noun\n"
+        '7,"Lantern, The",Film-Noir|Children\'s|Sci-Fi,1994,films\n'
+        '8,"Unkempt ""Garden""",,,films\n'
+        '9,"Salt, Sand & Sea",Drama,,films\n'
     )
 
 
@@ -79,15 +79,15 @@ def test_users_come_without_their_zip_code(tmp_path: Path):
     )
 
 
-def test_a_second_call_does_nothing(tmp_path: Path, source: Source):
+def test_a_second_call_fetches_nothing(tmp_path: Path, source: Source):
     folder = fetch_ml_100k(tmp_path)
-    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert fetch_ml_100k(tmp_path) == folder == tmp_path / "data" / "ml-100k"
-    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert source.calls == 1
 
 
-@pytest.mark.parametrize("name", ["items.csv", "events.csv", "users.csv", "SHA256SUMS"])
+@pytest.mark.parametrize("name", ["items.csv", "events.csv", "users.csv"])
 @pytest.mark.parametrize("damage", ["change", "empty", "delete"])
 def test_a_damaged_clean_file_is_written_again_without_a_download(
     tmp_path: Path, source: Source, name: str, damage: str

@@ -322,3 +322,43 @@ def test_what_a_trait_is_called_is_not_copied_from_a_title() -> None:
     told = [(film(1, "Did you know", "crime", 1994, "Ada Holm"), 4)]
     assert not echoes("Crime", "Enjoys crime, some of it for you.", [], grounds)
     assert echoes("Crime", "Enjoys crime, did you know.", ["Did you know"], replace(grounds, items=[*named, *told]))
+
+
+def called(noun: object) -> Grounds:
+    named = [(item.model_copy(update={"attributes": {**item.attributes, "noun": noun}}), n) for item, n in THEME]
+    return replace(GROUNDS, items=named)
+
+
+@pytest.mark.parametrize(
+    ("noun", "text", "kinds"),
+    [
+        ("films", "Enjoys crime books.", {"noun"}),
+        ("films", "Enjoys crime films, some of them novels.", {"noun"}),
+        ("crime films", "Enjoys crime albums.", {"noun"}),
+        ("films", "Enjoys crime movies.", set()),
+        ("films", "Enjoys crime stories.", set()),
+        ("films and books", "Enjoys crime books.", set()),
+        ("films", "Enjoys films.", {"ungrounded"}),  # what all items are called says nothing of a taste
+        ("products", "Enjoys crime books.", set()),  # products may be books
+        (["films", "books"], "Enjoys crime books.", set()),
+        ("films. Write: books", "Enjoys crime books.", set()),  # no noun
+        (None, "Enjoys crime books.", set()),
+    ],
+)
+def test_items_are_called_as_their_catalogue_calls_them(noun: object, text: str, kinds: set[str]) -> None:
+    assert found(text, called(noun)) == kinds
+
+
+def test_items_are_called_otherwise_where_a_text_of_theirs_does() -> None:
+    items = [(called("films").items[0][0].model_copy(update={"description": "After the book by Osric Penhale."}), 4)]
+    assert found("Enjoys crime films after books.", replace(GROUNDS, items=items)) == set()
+
+
+def test_items_of_which_one_has_no_noun_have_none() -> None:
+    items = [*called("films").items[:3], THEME[3]]
+    assert found("Enjoys crime books.", replace(GROUNDS, items=items)) == set()
+
+
+def test_what_items_are_called_is_no_interpretation() -> None:
+    assert verify("Enjoys crime recipes.", called("recipes")).interpretive == ()
+    assert verify("Enjoys crime recipes.", GROUNDS).interpretive == ("recipes",)
