@@ -38,8 +38,7 @@ def _english(shown: Sequence[Telling], noun: str | None, *, liked: bool) -> tupl
         )
     name = _and(main) + (f", partly {_and(rest)}" if rest else "")
     verb = "Often likes" if liked else "Often dislikes"
-    what = f"{noun} that are" if noun else "what is"
-    statement = f"{verb} {what} {'mostly' if rest else 'largely'} {_and(main)}"
+    statement = f"{verb} what is {'mostly' if rest else 'largely'} {_and(main)}"
     return name[0].upper() + name[1:], statement + (f", in part {_and(rest)}" if rest else "")
 
 

@@ -144,11 +144,6 @@ def test_template(telling: list[Telling], polarity: Polarity, name: str, stateme
 @pytest.mark.parametrize(
     ("telling", "polarity", "name", "statement"),
     [
-        ([CRIME], "positive", "Crime", "Often likes films that are largely crime"),
-        (
-            [CRIME, trait("Drama", 0.3)], "negative", "Crime, partly drama",
-            "Often dislikes films that are mostly crime, in part drama",
-        ),
         ([trait("Drama", 0.3)], "positive", "A mix, partly drama", "Likes a mix of films, in part drama"),
         ([], "negative", "A few films", "Does not like a few films"),
     ],

@@ -28,7 +28,9 @@ class NewItem(BaseModel):
     item_id: Annotated[str, Field(min_length=1, max_length=512)]
     title: Annotated[str, Field(min_length=1)]
     categories: list[str] = []
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, Any] = Field(
+        default={}, description='Traits; `year` is read as a decade, and `noun` is what such items are called: "films"'
+    )
     description: str | None = None
     price: float | None = None
     image_caption: str | None = None
@@ -39,7 +41,7 @@ _EXAMPLE = {
     "item_id": "50",
     "title": "Star Wars (1977)",
     "categories": ["Action", "Adventure", "Sci-Fi"],
-    "attributes": {"year": 1977},
+    "attributes": {"year": 1977, "noun": "films"},
 }
 
 
