@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from agent.catalogue import NOUN_FIELD
 from eval.simulation.plan import DAY, DAYS, UNTIL, Floats, Ints, Simulation
 
 _ZIPF = 0.9
@@ -70,9 +69,7 @@ class Catalogue:
             "item_id": self.ids[n],
             "title": words.title.format(maker=maker, trait=trait, thing=thing),
             "categories": list(dict.fromkeys([*self._shelf(n, shelf), facet])),
-            "attributes": {words.maker: maker}
-            | ({"year": str(rng.integers(years[0], years[1] + 1))} if years else {})
-            | ({NOUN_FIELD: words.noun} if words.noun else {}),
+            "attributes": {words.maker: maker} | ({"year": str(rng.integers(years[0], years[1] + 1))} if years else {}),
             "description": described[0].upper() + described[1:] if described else None,
             "price": round(float(np.exp(rng.normal(np.log(median), spread))), 2),
             "image_caption": words.caption.format(**lower, maker=maker) if pictured else None,

@@ -100,7 +100,6 @@ _COURSES = Domain(
     first=Acts(("view", "click", "search"), (0.60, 0.28, 0.12)),
     again=Acts(("click", "save", "purchase", "rating"), (0.35, 0.20, 0.22, 0.23)),
     averse=Acts(("view", "rating", "return", "hide"), (0.30, 0.45, 0.10, 0.15)),
-    noun="courses",
 )  # fmt: skip
 
 _MUSIC = Domain(
@@ -141,7 +140,6 @@ _MUSIC = Domain(
     first=Acts(("play", "view", "click", "search"), (0.62, 0.12, 0.16, 0.10)),
     again=Acts(("play", "save", "purchase", "rating"), (0.45, 0.20, 0.10, 0.25)),
     averse=Acts(("skip", "rating", "hide"), (0.45, 0.40, 0.15)),
-    noun="songs",
 )  # fmt: skip
 
 _VIDEO = Domain(
@@ -181,7 +179,6 @@ _VIDEO = Domain(
     first=Acts(("play", "view", "click", "search"), (0.55, 0.20, 0.15, 0.10)),
     again=Acts(("play", "save", "share", "rating"), (0.40, 0.20, 0.10, 0.30)),
     averse=Acts(("skip", "rating", "dislike"), (0.35, 0.40, 0.25)),
-    noun="videos",
 )  # fmt: skip
 
 _NEWS = Domain(
@@ -221,7 +218,6 @@ _NEWS = Domain(
     first=Acts(("view", "click", "search"), (0.60, 0.32, 0.08)),
     again=Acts(("click", "save", "share", "like"), (0.35, 0.20, 0.20, 0.25)),
     averse=Acts(("skip", "hide", "dislike"), (0.40, 0.30, 0.30)),
-    noun="articles",
 )  # fmt: skip
 
 DOMAINS = (_SHOP, _COURSES, _MUSIC, _VIDEO, _NEWS)

@@ -51,7 +51,6 @@ _FILMS = Domain(
     first=_WATCHED,
     again=_RATED,
     averse=_REFUSED,
-    noun="films",
 )  # fmt: skip
 
 _BOOKS = Domain(
@@ -91,7 +90,6 @@ _BOOKS = Domain(
     first=_WATCHED,
     again=_RATED,
     averse=_REFUSED,
-    noun="books",
 )  # fmt: skip
 
 _GAMES = Domain(
@@ -126,7 +124,6 @@ _GAMES = Domain(
     first=Acts(("view", "click", "play", "search"), (0.35, 0.25, 0.32, 0.08)),
     again=Acts(("play", "save", "purchase", "rating"), (0.40, 0.15, 0.20, 0.25)),
     averse=_REFUSED,
-    noun="games",
 )  # fmt: skip
 
 _GROCERIES = Domain(
@@ -191,7 +188,6 @@ _RECIPES = Domain(
     first=_WATCHED,
     again=Acts(("click", "save", "like", "rating"), (0.25, 0.30, 0.20, 0.25)),
     averse=_REFUSED,
-    noun="recipes",
 )  # fmt: skip
 
 _PODCASTS = Domain(
@@ -224,7 +220,6 @@ _PODCASTS = Domain(
     first=Acts(("play", "view", "search"), (0.70, 0.20, 0.10)),
     again=Acts(("play", "save", "like", "rating"), (0.50, 0.20, 0.15, 0.15)),
     averse=Acts(("skip", "rating", "hide"), (0.40, 0.35, 0.25)),
-    noun="podcasts",
 )  # fmt: skip
 
 DOMAINS = (_FILMS, _BOOKS, _GAMES, _GROCERIES, _RECIPES, _PODCASTS)

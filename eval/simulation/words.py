@@ -45,7 +45,6 @@ class Domain:
         first: What a user does on first meeting an item.
         again: What a user does next with an item that they like.
         averse: What a user does with an item of a theme that they dislike.
-        noun: What several items are called; None where they are too different.
     """
 
     themes: tuple[Theme, ...]
@@ -62,7 +61,6 @@ class Domain:
     first: Acts
     again: Acts
     averse: Acts
-    noun: str | None = None
 
 
 def theme(

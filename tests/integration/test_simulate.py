@@ -135,6 +135,6 @@ def test_limner_simulate(
         assert bare[column].equals(full[column])
     assert bare["description"].null_count() == bare["image_caption"].null_count() == 40
     known = [{len(item) for item in found["attributes"].to_list()} for found in (full, bare)]
-    assert known == [{3}, {0}]  # instructor, year and noun
+    assert known == [{2}, {0}]  # instructor and year
     code, said = limner("--users", "12")
     assert (code, "say where to: -o DIR, --ingest, or both" in said) == (2, True)
