@@ -33,7 +33,7 @@ def _english(shown: Sequence[Telling], noun: str | None, *, liked: bool) -> tupl
         verb, few = "Likes" if liked else "Does not like", f"a few {noun or 'items'}"
         mix = f"a mix{f' of {noun}' if noun else ''}"
         return (
-            f"A mix, partly {_and(rest)}" if rest else few.capitalize(),
+            f"A mix, partly {_and(rest)}" if rest else few[0].upper() + few[1:],
             f"{verb} {mix}, in part {_and(rest)}" if rest else f"{verb} {few}",
         )
     name = _and(main) + (f", partly {_and(rest)}" if rest else "")

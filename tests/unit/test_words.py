@@ -144,14 +144,14 @@ def test_template(telling: list[Telling], polarity: Polarity, name: str, stateme
 @pytest.mark.parametrize(
     ("telling", "polarity", "name", "statement"),
     [
-        ([trait("Drama", 0.3)], "positive", "A mix, partly drama", "Likes a mix of films, in part drama"),
-        ([], "negative", "A few films", "Does not like a few films"),
+        ([trait("Drama", 0.3)], "positive", "A mix, partly drama", "Likes a mix of TV films, in part drama"),
+        ([], "negative", "A few TV films", "Does not like a few TV films"),
     ],
 )  # fmt: skip
 def test_template_says_what_items_are_called(
     telling: list[Telling], polarity: Polarity, name: str, statement: str
 ) -> None:
-    words = word_theme(theme_of(polarity), telling, "en", "films")
+    words = word_theme(theme_of(polarity), telling, "en", "TV films")
     assert (words.name, words.statement) == (name, f"{statement}, such as [1], [2] and [3].")
 
 
