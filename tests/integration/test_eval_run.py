@@ -177,6 +177,10 @@ def test_ml_1m_is_read_into_a_database_of_its_own(database, limner, suites, scra
     assert limner(*told).code == 0  # a second time, what is there is used
     assert report.read(tmp_path / "r").data.events == 6
 
+    (source / "movies.dat").write_text(MOVIES.replace("Rye Days", "Rye Nights"), encoding="latin-1")
+    assert limner(*told).code == 0
+    assert "Rye Nights" in {item.title for item in suites.asked[-1][1].items}  # and what has changed, taken in
+
 
 @pytest.mark.parametrize(
     ("name", "text"), [("movies.dat", None), ("ratings.dat", "1::2::3\n")], ids=["missing", "of another form"]
