@@ -77,13 +77,23 @@ def sum_up(likes: Sequence[str], dislikes: Sequence[str], language: Language) ->
     sentences = []
     if likes:
         shown = [within_sentence(name) for name in likes[:3]]
-        text = f"主要喜欢{'；'.join(shown)}。" if language == "zh" else f"Likes above all: {'; '.join(shown)}."
+        text = (
+            f"主要喜欢{'；'.join(shown)}。"
+            if language == "zh"
+            else f"Likes above all {_run(shown, 'then', 'and also')}."
+        )
         sentences.append((text, list(range(len(shown)))))
     if dislikes:
         shown = [within_sentence(name) for name in dislikes[:2]]
-        text = f"不喜欢{'；'.join(shown)}。" if language == "zh" else f"Dislikes: {'; '.join(shown)}."
+        text = f"不喜欢{'；'.join(shown)}。" if language == "zh" else f"Does not like {_run(shown, 'nor')}."
         sentences.append((text, list(range(len(likes), len(likes) + len(shown)))))
     return sentences
+
+
+def _run(names: Sequence[str], *joints: str) -> str:
+    """Join names, a word or two before each but the first, by semicolons if a name has a comma of its own."""
+    mark = ";" if any("," in name for name in names) else ","
+    return names[0] + "".join(f"{mark} {joint} {name}" for joint, name in zip(joints, names[1:], strict=False))
 
 
 def say_trends(more: Sequence[str], less: Sequence[str], language: Language) -> str:

@@ -113,7 +113,7 @@ def named_after(name: str, titles: Sequence[str], language: Language) -> str:
     return f"{name}，如《{clean(titles[0], 40)}》" if language == "zh" else f"{name}, like {clean(titles[0], 40)}"
 
 
-_LISTING = re.compile(r"[,:;]?\s+(?:including|such as|like|for example|for instance|e\.g\.)\s.*$", re.IGNORECASE)
+_LISTING = re.compile(r"[,:;]?\s+(?:including|such as|like|for example|for instance|e\.g\.)\s", re.IGNORECASE)
 
 
 def without_listing(statement: str, titles: Sequence[str]) -> str:
@@ -121,10 +121,14 @@ def without_listing(statement: str, titles: Sequence[str]) -> str:
 
     >>> without_listing("Enjoys dramas, including 'Quiet Harbour' and 'Marta'.", ["Quiet Harbour"])
     'Enjoys dramas.'
+    >>> without_listing("Does not like a few films, such as Marta.", ["Marta"])
+    'Does not like a few films.'
     """
-    match = _LISTING.search(statement)
-    if match and any(title in match.group() for title in titles):
-        return statement[: match.start()].rstrip() + "."
+    marks = list(_LISTING.finditer(statement))
+    ends = [*(mark.start() for mark in marks[1:]), len(statement)]
+    for mark, end in zip(marks, ends, strict=True):
+        if any(mark.end() <= statement.find(title, mark.end()) < end for title in titles):
+            return statement[: mark.start()].rstrip() + "."
     return statement
 
 
@@ -208,8 +212,8 @@ def is_main(telling: Telling, place: int) -> bool:
     return telling.share >= (MAIN_SHARE if place else HALF)
 
 
-def traits(telling: Sequence[Telling]) -> str:
-    """Describe traits for a prompt.
+def traits(telling: Sequence[Telling], noun: str | None = None) -> str:
+    """Describe traits for a prompt; what the items are called follows the last category of the main ones.
 
     Returns:
         "mainly crime, drama; partly 1990s": main are those of at least 60 % of the events, and the most telling one
@@ -218,6 +222,9 @@ def traits(telling: Sequence[Telling]) -> str:
     shown = informative(telling)
     main = [called(t.attribute) for i, t in enumerate(shown) if is_main(t, i)]
     part = [called(t.attribute) for i, t in enumerate(shown) if not is_main(t, i)]
+    kinds = [i for i, t in enumerate(shown) if is_main(t, i) and t.attribute.field == "category"]
+    if noun and kinds and kinds[-1] == len(main) - 1 and not set(lemmas(noun)) & set(lemmas(main[-1])):
+        main[-1] = f"{main[-1]} {noun}"
     pieces = [f"mainly {', '.join(main)}" if main else "", f"partly {', '.join(part)}" if part else ""]
     return "; ".join(piece for piece in pieces if piece) or "mixed"
 
@@ -235,4 +242,4 @@ def theme_lines(theme: Theme, items: Sequence[Item], telling: Sequence[Telling],
     """Describe a theme for a prompt: sign, what its items are called, numbered examples, traits."""
     examples = "\n".join(example_line(n, item, telling) for n, item in enumerate(items, 1))
     verb = "likes" if theme.polarity == "positive" else "dislikes"
-    return f"The person {verb}{f' these {noun}' if noun else ''}:\n{examples}\nTraits: {traits(telling)}"
+    return f"The person {verb}{f' these {noun}' if noun else ''}:\n{examples}\nTraits: {traits(telling, noun)}"

@@ -12,7 +12,7 @@ from agent.evidence import Support
 from agent.habits import find_habits, find_tags, sessions
 from agent.template import sum_up, word_goal, word_theme
 from agent.themes import Polarity, Theme, UserLog
-from agent.words import cite, clean, example_line, render, theme_lines, title_of, traits
+from agent.words import cite, clean, example_line, render, theme_lines, title_of, traits, without_listing
 from store.records import Item
 
 
@@ -171,10 +171,48 @@ def test_goals() -> None:
 def test_sum_up() -> None:
     sentences = sum_up(["Crime", "War dramas", "BBC plays", "Jazz"], ["Horror films"], "en")
     assert sentences == [
-        ("Likes above all: crime; war dramas; BBC plays.", [0, 1, 2]),
-        ("Dislikes: horror films.", [4]),
+        ("Likes above all crime, then war dramas, and also BBC plays.", [0, 1, 2]),
+        ("Does not like horror films.", [4]),
     ]
     assert sum_up([], [], "en") == []
+
+
+def test_names_with_commas_are_summed_up_apart() -> None:
+    sentences = sum_up(["Crime, partly drama", "Jazz"], ["Horror", "A few films, like Marta"], "en")
+    assert [text for text, _ in sentences] == [
+        "Likes above all crime, partly drama; then jazz.",
+        "Does not like horror; nor a few films, like Marta.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statement", "left"),
+    [
+        ("Enjoys dramas like Marta and Quiet Harbour.", "Enjoys dramas."),
+        ("Does not like a few items, such as Marta.", "Does not like a few items."),
+        ("Enjoys dramas, such as Like Water and Marta.", "Enjoys dramas."),
+        ("Enjoys films like dramas.", "Enjoys films like dramas."),
+        ("Enjoys dramas such as Marta, for example.", "Enjoys dramas."),
+    ],
+)
+def test_a_closing_list_of_titles_is_taken_off(statement: str, left: str) -> None:
+    assert without_listing(statement, ["Marta", "Quiet Harbour", "Like Water"]) == left
+
+
+@pytest.mark.parametrize(
+    ("telling", "said"),
+    [
+        ([CRIME], "mainly crime films"),
+        ([CRIME, trait("Drama", 0.7)], "mainly crime, drama films"),
+        ([CRIME, trait("Drama", 0.4)], "mainly crime films; partly drama"),
+        ([CRIME, HOLM], "mainly crime, Ada Holm"),  # not "Ada Holm films"
+        ([trait("Film noir", 0.9)], "mainly film noir"),  # which says it already
+        ([trait("Drama", 0.4)], "partly drama"),
+        ([], "mixed"),
+    ],
+)
+def test_what_items_are_called_follows_their_category(telling: list[Telling], said: str) -> None:
+    assert traits(telling, "films") == said
 
 
 def log_at(times: Sequence[float], offsets: Sequence[int | None] | None = None) -> UserLog:
