@@ -125,7 +125,7 @@ def without_listing(statement: str, titles: Sequence[str]) -> str:
     'Does not like a few films.'
     """
     marks = list(_LISTING.finditer(statement))
-    ends = [*(mark.start() for mark in marks[1:]), len(statement)]
+    ends = [mark.start() for mark in marks[1:]] + [len(statement)] * bool(marks)
     for mark, end in zip(marks, ends, strict=True):
         if any(mark.end() <= statement.find(title, mark.end()) < end for title in titles):
             return statement[: mark.start()].rstrip() + "."

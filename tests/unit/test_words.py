@@ -192,6 +192,7 @@ def test_names_with_commas_are_summed_up_apart() -> None:
         ("Does not like a few items, such as Marta.", "Does not like a few items."),
         ("Enjoys dramas, such as Like Water and Marta.", "Enjoys dramas."),
         ("Enjoys films like dramas.", "Enjoys films like dramas."),
+        ("Enjoys Marta.", "Enjoys Marta."),
         ("Enjoys dramas such as Marta, for example.", "Enjoys dramas."),
     ],
 )
