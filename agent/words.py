@@ -132,6 +132,18 @@ def without_listing(statement: str, titles: Sequence[str]) -> str:
     return statement
 
 
+def short_name(name: str, noun: str | None, telling: Sequence[Telling]) -> str:
+    """Take what all items are called out of a claim's name, where it follows a trait: its statement says it.
+
+    >>> from agent.catalogue import Attribute, Telling
+    >>> thriller = Telling(Attribute("category", "Thriller"), 9, 0.9, 3.0)
+    >>> short_name("Thriller films with some mystery", "films", [thriller])
+    'Thriller with some mystery'
+    """
+    ends = "|".join(re.escape(called(t.attribute)) for t in informative(telling))
+    return re.sub(rf"\b({ends}) {re.escape(noun)}\b", r"\1", name, flags=re.IGNORECASE) if noun and ends else name
+
+
 def cite(statement: str, examples: Sequence[int], language: Language) -> str:
     """Append citations to a statement.
 

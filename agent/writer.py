@@ -34,6 +34,7 @@ from agent.words import (
     is_main,
     named_after,
     quantified,
+    short_name,
     themes_words,
     uncited,
     without_listing,
@@ -360,12 +361,12 @@ class LlmWriter:
         written = answer.goal if isinstance(answer, IntentWords) else answer.statement
         sentence = quantified(without_listing(written, task.titles), task.telling)
         # The sentence must rest on the traits by itself; the examples are added by code.
-        verdict = verify_claim(answer.name, sentence, grounds, self._repetition if said else None)
+        name = short_name(answer.name.strip().rstrip("."), grounds.noun, task.telling)
+        verdict = verify_claim(name, sentence, grounds, self._repetition if said else None)
         cited = cite(sentence, answer.examples, self._language)
         known = verify(cited, replace(grounds, others=()))
         wrong = [v for v in known.violations if v.kind == "citation"]
-        wrong += echoes(answer.name, sentence, task.titles, task.grounds) + misspoken(sentence)
-        name = answer.name.strip().rstrip(".")
+        wrong += echoes(name, sentence, task.titles, task.grounds) + misspoken(sentence)
         words = Worded(name[:1].upper() + name[1:], cited, "llm", verdict.interpretive, verdict.words)
         return words, verdict._replace(violations=(*verdict.violations, *wrong))
 

@@ -12,7 +12,7 @@ from agent.evidence import Support
 from agent.habits import find_habits, find_tags, sessions
 from agent.template import sum_up, word_goal, word_theme
 from agent.themes import Polarity, Theme, UserLog
-from agent.words import cite, clean, example_line, render, theme_lines, title_of, traits, without_listing
+from agent.words import cite, clean, example_line, render, short_name, theme_lines, title_of, traits, without_listing
 from store.records import Item
 
 
@@ -198,6 +198,21 @@ def test_names_with_commas_are_summed_up_apart() -> None:
 )
 def test_a_closing_list_of_titles_is_taken_off(statement: str, left: str) -> None:
     assert without_listing(statement, ["Marta", "Quiet Harbour", "Like Water"]) == left
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("Crime films", "Crime"),
+        ("Crime and drama films of the 1990s", "Crime and drama of the 1990s"),
+        ("Films about crime", "Films about crime"),
+        ("Crime with some other films", "Crime with some other films"),
+        ("Crime filmsets", "Crime filmsets"),
+    ],
+)
+def test_a_name_leaves_out_what_all_items_are_called(name: str, short: str) -> None:
+    assert short_name(name, "films", [CRIME, DRAMA]) == short
+    assert short_name(name, None, [CRIME, DRAMA]) == short_name(name, "films", []) == name
 
 
 @pytest.mark.parametrize(
