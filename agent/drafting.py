@@ -116,7 +116,7 @@ class Drafter:
         shown = [items.items[key] for key in theme.examples]
         titles = tuple(title_of(item) for item in shown)
         grounds = self._grounds(theme, log, items)
-        fallback = word_theme(theme, telling, self.language, grounds.noun)
+        fallback = word_theme(theme, telling, self.language)
         if not informative(telling):  # then only the titles tell them apart
             fallback = replace(fallback, name=named_after(fallback.name, titles, self.language))
         task = ClaimTask(
@@ -141,7 +141,7 @@ class Drafter:
         ]
         titles = tuple(title_of(item) for item in shown)
         grounds = self._grounds(theme, log, items)
-        name, goal = word_goal(theme.telling, stage, self.language, grounds.noun)
+        name, goal = word_goal(theme.telling, stage, self.language)
         task = ClaimTask(
             described="\n".join([*lines, f"Traits: {traits(theme.telling)}"]),
             telling=theme.telling,

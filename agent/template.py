@@ -11,12 +11,11 @@ from agent.words import Worded, called, cite, is_main
 _EXAMPLES = 3
 
 
-def word_theme(theme: Theme, telling: Sequence[Telling], language: Language, noun: str | None = None) -> Worded:
-    """Word a theme's name and statement (with citations of its first examples), in English by what items are called."""
+def word_theme(theme: Theme, telling: Sequence[Telling], language: Language) -> Worded:
+    """Word a theme's name and statement (with citations of its first examples)."""
     shown = informative(telling)
     examples = list(range(1, min(_EXAMPLES, len(theme.examples)) + 1))
-    liked = theme.polarity == "positive"
-    name, statement = _chinese(shown, liked=liked) if language == "zh" else _english(shown, noun, liked=liked)
+    name, statement = (_chinese if language == "zh" else _english)(shown, liked=theme.polarity == "positive")
     return Worded(name, cite(statement, examples, language), "template", words=0)
 
 
@@ -27,14 +26,13 @@ def _split(shown: Sequence[Telling]) -> tuple[list[str], list[str]]:
     return [called(t.attribute) for t in main], [called(t.attribute) for t in shown if t not in main]
 
 
-def _english(shown: Sequence[Telling], noun: str | None, *, liked: bool) -> tuple[str, str]:
+def _english(shown: Sequence[Telling], *, liked: bool) -> tuple[str, str]:
     main, rest = _split(shown)
     if not main:
-        verb, few = "Likes" if liked else "Does not like", f"a few {noun or 'items'}"
-        mix = f"a mix{f' of {noun}' if noun else ''}"
+        verb, of = "Likes" if liked else "Does not like", f", in part {_and(rest)}" if rest else ""
         return (
-            f"A mix, partly {_and(rest)}" if rest else few[0].upper() + few[1:],
-            f"{verb} {mix}, in part {_and(rest)}" if rest else f"{verb} {few}",
+            f"A mix, partly {_and(rest)}" if rest else "A few items",
+            f"{verb} {'a mix' if rest else 'a few items'}{of}",
         )
     name = _and(main) + (f", partly {_and(rest)}" if rest else "")
     verb = "Often likes" if liked else "Often dislikes"
@@ -55,16 +53,16 @@ def _and(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def word_goal(telling: Sequence[Telling], stage: str, language: Language, noun: str | None = None) -> tuple[str, str]:
+def word_goal(telling: Sequence[Telling], stage: str, language: Language) -> tuple[str, str]:
     """Word an intent's name and goal."""
     main, rest = _split(informative(telling))
-    what, noun = _and([*main, *rest]) if main or rest else "", noun or "items"
+    what = _and([*main, *rest]) if main or rest else ""
     if language == "zh":
         return (what or "近期的需求", f"似乎正在寻找{what or '一些'}内容。")
     doing = {"comparing": "comparing", "deciding": "about to decide on", "returning": "returning to"}.get(
         stage, "exploring"
     )
-    goal = f"Seems to be {doing} {what or f'a few {noun}'}."
+    goal = f"Seems to be {doing} {what or 'a few items'}."
     return ((what[0].upper() + what[1:]) if what else "A current need", goal)
 
 

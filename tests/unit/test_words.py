@@ -141,20 +141,6 @@ def test_template(telling: list[Telling], polarity: Polarity, name: str, stateme
     assert (words.name, words.statement, words.wording, words.tries) == (name, statement, "template", 0)
 
 
-@pytest.mark.parametrize(
-    ("telling", "polarity", "name", "statement"),
-    [
-        ([trait("Drama", 0.3)], "positive", "A mix, partly drama", "Likes a mix of TV films, in part drama"),
-        ([], "negative", "A few TV films", "Does not like a few TV films"),
-    ],
-)  # fmt: skip
-def test_template_says_what_items_are_called(
-    telling: list[Telling], polarity: Polarity, name: str, statement: str
-) -> None:
-    words = word_theme(theme_of(polarity), telling, "en", "TV films")
-    assert (words.name, words.statement) == (name, f"{statement}, such as [1], [2] and [3].")
-
-
 def test_template_with_one_example_and_in_chinese() -> None:
     assert word_theme(theme_of(examples=1), [CRIME], "en").statement.endswith(", such as [1].")
     words = word_theme(theme_of("negative"), [trait("犯罪", 1.0), trait("剧情", 0.4)], "zh")
@@ -165,7 +151,6 @@ def test_template_with_one_example_and_in_chinese() -> None:
 def test_goals() -> None:
     assert word_goal([CRIME], "comparing", "en") == ("Crime", "Seems to be comparing crime.")
     assert word_goal([], "exploring", "en") == ("A current need", "Seems to be exploring a few items.")
-    assert word_goal([], "exploring", "en", "films") == ("A current need", "Seems to be exploring a few films.")
 
 
 def test_sum_up() -> None:
