@@ -109,7 +109,10 @@ def test_the_chat_template_survives_the_conversion(smollm: Resolved):
 
 
 def test_it_answers_follows_a_schema_and_leaves_nothing_behind(smollm: Resolved, model_home: Path, serving: Serving):
-    assert "paris" in ask(serving, "What is the capital of France?", max_tokens=40).lower()
+    # Of a sentence that goes on in one way: what a small model chats about differs from processor to processor.
+    body = {"model": serving.model, "prompt": "The capital of France is", "temperature": 0, "max_tokens": 4}
+    reply = httpx.post(f"{serving.base_url}/completions", json=body, timeout=120).raise_for_status()
+    assert reply.json()["choices"][0]["text"].strip().startswith("Paris")
     shape = {"type": "json_schema", "json_schema": {"name": "pick", "schema": SCHEMA, "strict": True}}
     answer = json.loads(ask(serving, "Pick a colour and a number.", max_tokens=60, response_format=shape))
     assert set(answer) == {"colour", "number"}
