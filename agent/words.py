@@ -187,6 +187,27 @@ def quantified(sentence: str, telling: Sequence[Telling]) -> str:
     return _MOSTLY.sub(said, sentence)
 
 
+_FROM_DECADE = re.compile(r" from the (\d{4}s)\b")
+_IN_PART = re.compile(r"\b(?:some|partly|part|half|many|few)\b", re.IGNORECASE)
+
+
+def in_part(text: str, telling: Sequence[Telling]) -> str:
+    """Say "partly" of a decade that fewer than half of the events are from, where a text says it of the whole.
+
+    >>> from agent.catalogue import Attribute, Telling
+    >>> in_part("Looks for comedy from the 1980s.", [Telling(Attribute("decade", "1980s"), 4, 0.4, 3.0)])
+    'Looks for comedy, partly from the 1980s.'
+    """
+    few = {t.attribute.value for t in telling if t.attribute.field == "decade" and t.share < HALF}
+
+    def said(match: re.Match[str]) -> str:
+        clause = text[: match.start()].rpartition(",")[2]
+        whole = match[1] in few and not _IN_PART.search(clause)
+        return f", partly{match[0]}" if whole else match[0]
+
+    return _FROM_DECADE.sub(said, text)
+
+
 def _begins(text: str, value: str) -> bool:
     return text.startswith(value) and not text[len(value) : len(value) + 1].isalnum()
 

@@ -31,6 +31,7 @@ from agent.words import (
     Worded,
     called,
     cite,
+    in_part,
     is_main,
     named_after,
     quantified,
@@ -359,9 +360,9 @@ class LlmWriter:
         """Make a claim's words of an answer, and verify them."""
         grounds = replace(task.grounds, others=tuple(said))
         written = answer.goal if isinstance(answer, IntentWords) else answer.statement
-        sentence = quantified(without_listing(written, task.titles), task.telling)
+        sentence = in_part(quantified(without_listing(written, task.titles), task.telling), task.telling)
         # The sentence must rest on the traits by itself; the examples are added by code.
-        name = short_name(answer.name.strip().rstrip("."), grounds.noun, task.telling)
+        name = in_part(short_name(answer.name.strip().rstrip("."), grounds.noun, task.telling), task.telling)
         verdict = verify_claim(name, sentence, grounds, self._repetition if said else None)
         cited = cite(sentence, answer.examples, self._language)
         known = verify(cited, replace(grounds, others=()))

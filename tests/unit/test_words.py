@@ -12,7 +12,18 @@ from agent.evidence import Support
 from agent.habits import find_habits, find_tags, sessions
 from agent.template import sum_up, word_goal, word_theme
 from agent.themes import Polarity, Theme, UserLog
-from agent.words import cite, clean, example_line, render, short_name, theme_lines, title_of, traits, without_listing
+from agent.words import (
+    cite,
+    clean,
+    example_line,
+    in_part,
+    render,
+    short_name,
+    theme_lines,
+    title_of,
+    traits,
+    without_listing,
+)
 from store.records import Item
 
 
@@ -183,6 +194,20 @@ def test_names_with_commas_are_summed_up_apart() -> None:
 )
 def test_a_closing_list_of_titles_is_taken_off(statement: str, left: str) -> None:
     assert without_listing(statement, ["Marta", "Quiet Harbour", "Like Water"]) == left
+
+
+@pytest.mark.parametrize(
+    ("share", "text", "said"),
+    [
+        (0.4, "Comedy films from the 1990s", "Comedy films, partly from the 1990s"),
+        (0.5, "Comedy films from the 1990s", "Comedy films from the 1990s"),
+        (0.4, "Enjoys comedy, some of it from the 1990s.", "Enjoys comedy, some of it from the 1990s."),
+        (0.4, "Enjoys comedy, partly from the 1990s.", "Enjoys comedy, partly from the 1990s."),
+        (0.4, "Enjoys comedy from the 1980s.", "Enjoys comedy from the 1980s."),  # of which nothing is known here
+    ],
+)
+def test_what_few_events_have_is_said_to_be_so(share: float, text: str, said: str) -> None:
+    assert in_part(text, [CRIME, trait("1990s", share, field="decade")]) == said
 
 
 @pytest.mark.parametrize(
