@@ -125,8 +125,8 @@ def without_listing(statement: str, titles: Sequence[str]) -> str:
     'Does not like a few films.'
     """
     marks = list(_LISTING.finditer(statement))
-    ends = [mark.start() for mark in marks[1:]] + [len(statement)] * bool(marks)
-    for mark, end in zip(marks, ends, strict=True):
+    ends = [*(mark.start() for mark in marks[1:]), len(statement)]
+    for mark, end in zip(marks, ends, strict=False):  # without a mark there is an end all the same
         if any(mark.end() <= statement.find(title, mark.end()) < end for title in titles):
             return statement[: mark.start()].rstrip() + "."
     return statement
@@ -253,10 +253,10 @@ def traits(telling: Sequence[Telling], noun: str | None = None) -> str:
         if half of the events have it.
     """
     shown = informative(telling)
-    main = [called(t.attribute) for i, t in enumerate(shown) if is_main(t, i)]
-    part = [called(t.attribute) for i, t in enumerate(shown) if not is_main(t, i)]
-    kinds = [i for i, t in enumerate(shown) if is_main(t, i) and t.attribute.field == "category"]
-    if noun and kinds and kinds[-1] == len(main) - 1 and not set(lemmas(noun)) & set(lemmas(main[-1])):
+    common = [t.attribute for i, t in enumerate(shown) if is_main(t, i)]
+    main = [called(attribute) for attribute in common]
+    part = [called(t.attribute) for t in shown if t.attribute not in common]
+    if noun and common and common[-1].field == "category" and not set(lemmas(noun)) & set(lemmas(main[-1])):
         main[-1] = f"{main[-1]} {noun}"
     pieces = [f"mainly {', '.join(main)}" if main else "", f"partly {', '.join(part)}" if part else ""]
     return "; ".join(piece for piece in pieces if piece) or "mixed"

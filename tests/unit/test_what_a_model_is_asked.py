@@ -10,7 +10,7 @@ from agent.catalogue import Attribute, BaseRates, Telling
 from agent.chat import ChatModel, Message
 from agent.errors import ChatError, Usage
 from agent.verify import Grounds, Repetition, Vocabulary
-from agent.words import Worded
+from agent.words import ThemesWords, Worded
 from agent.writer import Account, ClaimTask, LlmWriter, WriterSettings
 from store.records import Item
 
@@ -75,3 +75,29 @@ def test_a_taught_model_cannot_tell_apart_what_has_the_same_traits() -> None:
     assert asked_of(tasks, taught=True) == ["alpha", "delta", "epsilon"]
     assert len(asked_of(tasks, taught=False)) == 5  # another finds words of the titles
     assert asked_of(tasks, [task("zeta", CRIME, DRAMA, WAR)], taught=True) == ["epsilon"]
+
+
+class Says:
+    """A model that always gives the same theme."""
+
+    name = "saying"
+
+    async def ask(self, _messages: object, schema: type[ThemesWords], _max_tokens: int) -> tuple[ThemesWords, Usage]:
+        words = {"name": "Crime films from the 1990s", "statement": "Enjoys crime films from the 1990s."}
+        return schema.model_validate({"groups": [words | {"examples": [1]}]}), Usage(1, 1, 0.0)
+
+
+def test_a_claim_is_put_right_before_it_is_checked() -> None:
+    def crime(n: int, year: int) -> Item:
+        attributes = {"noun": "films", "year": year}
+        return Item(item_id=str(n), title=f"Title {n}", categories=("Crime",), attributes=attributes)
+
+    items = [(crime(n, 1990 if n < 4 else 1950), 1) for n in range(10)]
+    rates = BaseRates(100, {CRIME.attribute: 20, Attribute("decade", "1990s"): 5})
+    grounds = Grounds("positive", items, 0, 1, rates, Vocabulary.of(rates))
+    few = Telling(Attribute("decade", "1990s"), 4, 0.4, 3.0)
+    claim = ClaimTask("described", (CRIME, few), 1.0, grounds, WRITTEN, ("Title 0",))
+    repetition = Repetition(lambda texts: np.ones((len(texts), 1), dtype=np.float32))
+    (words,) = asyncio.run(LlmWriter(cast("ChatModel", Says()), repetition, "en").claims([claim], Account()))
+    assert words.name == "Crime, partly from the 1990s"
+    assert words.statement == "Enjoys crime films, partly from the 1990s, such as [1]."
