@@ -197,7 +197,7 @@ class Unit:
 
     def _refuse_if_mostly_fallback(self, words: Sequence[Worded], carried: int, account: Account) -> None:
         asked = [w for w in words if w.tries]  # what has no trait goes to the template without a question
-        refused = sum(w.wording == "template" for w in asked)
+        refused = sum(w.wording == "template" and not w.alike for w in asked)
         if refused > self.max_fallback * (len(asked) + carried):
             details = [c.detail for c in account.calls if c.detail]
             raise ProfileError(

@@ -78,6 +78,7 @@ class Worded:
         wording: Who wrote it.
         interpretive: Words that the texts do not support.
         tries: Calls of the model that it took; 0 for a template.
+        alike: Whether the template's words stand because the model's, though they held, say what another claim says.
         correction_id: The correction by which the user has fixed the words; then citations are not looked for.
         rendered: Whether the statement is as it is shown, with titles instead of citations.
     """
@@ -88,6 +89,7 @@ class Worded:
     interpretive: tuple[str, ...] = ()
     words: int = 0
     tries: int = 0
+    alike: bool = False
     correction_id: int | None = None
     rendered: bool = False
 

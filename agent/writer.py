@@ -277,8 +277,9 @@ class LlmWriter:
         """Return all words by the claim's place; the template's for those that still repeat others."""
         stand = dict(kept)
         for n, worded in words.items():
-            still = worded.wording == "llm" and self._repeated(tasks, n, worded, stand)
-            stand[n] = replace(tasks[n].fallback, tries=worded.tries) if still else worded
+            if worded.wording == "llm" and self._repeated(tasks, n, worded, stand):
+                worded = replace(tasks[n].fallback, tries=worded.tries)  # noqa: PLW2901
+            stand[n] = replace(worded, alike=worded.wording == "template")
         return stand
 
     def _batches(self, tasks: Sequence[ClaimTask], before: Sequence[ClaimTask], most: int) -> list[list[int]]:

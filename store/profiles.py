@@ -40,6 +40,7 @@ _LOAD_CLAIMS = sql.SQL("""
     order by c.position
 """).format(_columns("c", _CLAIM))
 
+_SUCH_AS = "^(.*)(, such as |\uff0c例如).*$"
 _LOCK = "select consent, corrections_revision from users where user_id = %s for update"
 # A statement after the lock, so that it sees what the one who had it has stored.
 _LATEST = """
@@ -291,12 +292,17 @@ def unindexed_claims(session: Session, model: str, users: Sequence[str] | None =
 
     Only of these users, unless None is given: then of all.
 
-    A template's statement says no more than its name and the titles of examples, so its name is its text; so it is of
-    a claim that the user has added without a statement.
+    The titles of examples are left out, which would draw a claim towards titles that sound alike. Without them, a
+    template's statement says no more than its name, so its name is its text; so it is of a claim that the user has
+    added without a statement.
     """
     owner = cast(col(ClaimRow.claim_pk), String)
     said = case(
         (or_(col(ClaimRow.wording) == "template", col(ClaimRow.name) == col(ClaimRow.statement)), col(ClaimRow.name)),
+        (
+            col(ClaimRow.wording) == "llm",
+            func.concat(col(ClaimRow.name), ". ", func.regexp_replace(col(ClaimRow.statement), _SUCH_AS, r"\1.")),
+        ),
         else_=func.concat(col(ClaimRow.name), ". ", col(ClaimRow.statement)),
     )
     has_vector = select(col(EmbeddingRow.owner_id)).where(

@@ -5,7 +5,8 @@
 Users are simulated, and the template writes. With `--llm` the scripted model's server does, a process of its own that
 answers each call after a fixed time, in words made of the traits that the prompt names. Each command is a process of
 its own, and its time includes its start and, in the first run, that of embedding the items. Weights of the embedder are
-those of the data directory of the settings. Memory is the command's peak, without the database server's.
+those of the data directory of the settings. Memory is the command's peak, without the database server's. Users who
+failed are named with the reason.
 """
 
 import argparse
@@ -15,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from api.batch import Ended
+from api.run_report import FOLDER, FailedUser, RunReport
 from api.settings import read_settings
 from tests.benchmarks.kill import Model
 
@@ -46,7 +48,7 @@ class Command:
         }
         self._log = home / "commands.log"
 
-    def __call__(self, *args: str) -> dict[str, float]:
+    def __call__(self, *args: str) -> dict[str, Any]:
         """Run a command, and return its seconds, of these its own on a core, and its peak of memory in MB."""
         began = time.monotonic()
         with self._log.open("ab") as log:
@@ -75,12 +77,23 @@ def measure(users: int, events: float, writer: str) -> dict[str, Any]:
                 before = model.calls or 0
                 found[name] = limner(*args, "--writer", writer) | {"calls": (model.calls or 0) - before}
                 print(f"{users:>9,} users  {name:30} {shown(found[name])}", flush=True)
+                if args[1] == "run":
+                    failed = failed_users(home)
+                    found[name] |= {"failed": {user.user_id: user.reason for user in failed}}
+                    for user in failed:
+                        print(f"{'':17} failed: {user.user_id}: {user.reason}", flush=True)
         finally:
             model.kill()
     return found
 
 
-def shown(figures: Mapping[str, float]) -> str:
+def failed_users(home: Path) -> Sequence[FailedUser]:
+    """Return who failed in the last run."""
+    last = max((home / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    return RunReport.model_validate_json(last.read_bytes()).failed
+
+
+def shown(figures: Mapping[str, Any]) -> str:
     """Write figures in a line."""
     return (
         f"{figures['seconds']:8.1f} s  {figures['cpu']:8.1f} s of CPU  {figures['peak_mb']:6,.0f} MB  "

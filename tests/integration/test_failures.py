@@ -12,7 +12,8 @@ from sqlalchemy import text
 from agent import archive
 from agent.check import check_profiles
 from agent.contract import Profile
-from agent.writer import WriterSettings
+from agent.verify import Repetition
+from agent.writer import LlmWriter, WriterSettings
 from store import profiles
 from store.database import Database
 from store.tables import ItemRow, UserRow
@@ -106,6 +107,17 @@ def test_a_refused_answer_is_asked_for_again(database: Database, scripted: Scrip
     assert len(scripted.requests) == 4 * (1 + repairs)  # three claims and the summary
     assert count(database, "llm_calls") == 4 * (1 + repairs)
     assert count(database, "profiles") == 0
+
+
+def test_a_profile_stands_whose_words_only_repeat_one_another(database: Database, scripted: ScriptedLLM) -> None:
+    fill(database, ["ann"])
+    made = profiler(database, scripted.url, max_fallback=0.0)
+    assert made.llm is not None
+    writer, model = made.llm
+    made.llm = LlmWriter(writer.chat, Repetition(made.embedder.embed, near=-1.0), "en"), model  # all texts are alike
+    report = wrote(made, ["ann"])
+    assert (report.written, report.failed, report.fallback) == (["ann"], {}, 1)
+    assert [claim.wording for claim in read(database, "ann").claims] == ["llm", "template", "llm"]
 
 
 @pytest.mark.parametrize(

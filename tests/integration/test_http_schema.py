@@ -1,5 +1,6 @@
 """The whole service against its own description, by schemathesis, over a socket: see the config for what is checked."""
 
+import http.client
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -146,6 +148,16 @@ def schemathesis(server: tuple[str, Path], *options: str) -> tuple[int, str]:
 def test_the_service_keeps_to_its_description(server: tuple[str, Path]) -> None:
     code, said = schemathesis(server, "--phases", "examples,fuzzing,stateful", "--max-examples", "3", "--seed", "1")
     assert code == 0, said
+
+
+def test_a_url_that_is_too_long_is_refused_as_described(server: tuple[str, Path]) -> None:
+    url = httpx.URL(server[0])
+    asking = http.client.HTTPConnection(url.host, url.port)  # httpx refuses such a URL itself
+    asking.request("GET", f"/v1/users/ann/recommendations?exclude={'x' * (1 << 16)}")
+    answer = asking.getresponse()
+    described = httpx.get(url.join("/openapi.json")).json()["paths"]["/v1/users/{user_id}/recommendations"]["get"]
+    text = described["responses"][str(answer.status)]["content"][answer.headers.get_content_type()]
+    assert (answer.status, answer.read().decode()) == (400, text["example"])
 
 
 @pytest.mark.slow

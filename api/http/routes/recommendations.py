@@ -1,6 +1,6 @@
 """Recommendations, and why."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
@@ -18,7 +18,14 @@ router = APIRouter(prefix="/v1", tags=["recommendations"])
 
 MOST = 1_000
 """Items of one answer."""
-_MOST_EXCLUDED = 100  # they must fit into a URL
+_MOST_EXCLUDED = 100
+_LONG_URL: dict[int | str, dict[str, Any]] = {
+    400: {
+        "description": "A URL of more than 64 KiB: name fewer items.",
+        "content": {"text/plain": {"schema": {"type": "string"}, "example": "Invalid HTTP request received."}},
+    }
+}
+"""The answer of the HTTP parser, before any route: many long ids may not fit."""
 _Text = Annotated[str, Field(max_length=512)]
 Without = Annotated[list[_Text], Query(max_length=_MOST_EXCLUDED, description="Ids; may be given again.")]
 
@@ -73,7 +80,7 @@ def _request(
 RequestDep = Annotated[Request, Depends(_request)]
 
 
-@router.get("/users/{user_id}/recommendations", summary="Recommend items", responses=responses(404))
+@router.get("/users/{user_id}/recommendations", summary="Recommend items", responses=_LONG_URL | responses(404))
 def recommendations(user_id: UserId, state: StateDep, _caller: UserReader, request: RequestDep) -> Recommendations:
     """The best items for a user by present events, claims and corrections.
 
@@ -83,7 +90,9 @@ def recommendations(user_id: UserId, state: StateDep, _caller: UserReader, reque
 
 
 @router.get(
-    "/users/{user_id}/explanations/{item_id}", summary="Say why an item is recommended", responses=responses(404)
+    "/users/{user_id}/explanations/{item_id}",
+    summary="Say why an item is recommended",
+    responses=_LONG_URL | responses(404),
 )
 def explanation(
     user_id: UserId,
@@ -111,7 +120,7 @@ def explanation(
 @router.get(
     "/users/{user_id}/explanations/{item_id}/what-if",
     summary="Say where an item would stand",
-    responses=responses(404),
+    responses=_LONG_URL | responses(404),
 )
 def what_if(
     user_id: UserId,
