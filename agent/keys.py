@@ -17,7 +17,7 @@ from agent.verify import VERSION
 from agent.writer import WriterSettings, labels, prompts_in
 from store.units import Inputs
 
-CODE = "11"
+CODE = "12"
 """Raised with every change of what a profile is made of (evidence, themes, template, what a model is asked)."""
 
 
