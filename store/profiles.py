@@ -40,6 +40,7 @@ _LOAD_CLAIMS = sql.SQL("""
     order by c.position
 """).format(_columns("c", _CLAIM))
 
+# How a model's statement ends: `agent.words.cite` has put the titles of examples there.
 _SUCH_AS = "^(.*)(, such as |\uff0c例如).*$"
 _LOCK = "select consent, corrections_revision from users where user_id = %s for update"
 # A statement after the lock, so that it sees what the one who had it has stored.
