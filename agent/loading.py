@@ -12,6 +12,7 @@ from agent.catalogue import BaseRates, ItemSet, Vectors, attributes_of, item_tex
 from agent.continuing import Before, Known
 from agent.embedder import Embedder
 from agent.themes import UserLog
+from agent.words import search_text
 from store import corrections, logs, profiles, revisions, theme_factors
 from store.database import Database
 from store.errors import NotFoundError
@@ -105,7 +106,10 @@ def index_claims(database: Database, embedder: Embedder, users: Sequence[str] | 
         The number of claims embedded.
     """
     with database.session() as session:
-        claims = profiles.unindexed_claims(session, embedder.name, users)
+        claims = [
+            (claim.owner, search_text(claim.name, claim.statement, claim.wording))
+            for claim in profiles.unindexed_claims(session, embedder.name, users)
+        ]
     for batch in _batches(claims):
         vectors = embedder.embed([text for _, text in batch])
         found = {

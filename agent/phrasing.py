@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent.verify import Grounds, Violation, verify
+from agent.verify import Grounds, Violation, checks, run_checks
 from agent.verify.text import is_english, lemmas
 
 _MIN_TITLE, _LONG_TITLE = 5, 4
@@ -28,7 +28,7 @@ def echoes(name: str, sentence: str, titles: Sequence[str], grounds: Grounds) ->
     titles = [title for title in titles if title.casefold() not in traits]
     found = []
     for text in (name, sentence):
-        if _orders(text, replace(grounds, items=(), others=())):
+        if _orders(text, replace(grounds, items=())):
             found += _orders(text, _untitled(grounds))  # a trait may be called "For you"
     spaced = [_spaced(title) for title in titles]
     long = [words for words in spaced if words.count(" ") > _LONG_TITLE]
@@ -41,13 +41,13 @@ def echoes(name: str, sentence: str, titles: Sequence[str], grounds: Grounds) ->
 
 
 def _orders(text: str, grounds: Grounds) -> list[Violation]:
-    return [v for v in verify(text, grounds).violations if v.kind in {"instruction", "personal_data"}]
+    return run_checks(text, grounds, checks.instruction, checks.personal_data)
 
 
 def _untitled(grounds: Grounds) -> Grounds:
     """Return the grounds without the titles and descriptions of the items."""
     nothing = {"title": "", "description": None, "image_caption": None}
-    return replace(grounds, items=[(item.model_copy(update=nothing), n) for item, n in grounds.items], others=())
+    return replace(grounds, items=[(item.model_copy(update=nothing), n) for item, n in grounds.items])
 
 
 def misspoken(text: str) -> list[Violation]:

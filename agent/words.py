@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from agent.catalogue import Attribute, Telling, attributes_of, readable_title, year_of
 from agent.contract import Language, Wording
 from agent.themes import Theme, informative
-from agent.verify.text import CITATION, lemmas
+from agent.verify.text import CITATION, FILLER, NEUTRAL, lemmas
 from store.records import Item
 
 MAX_TITLE = 80
@@ -225,6 +225,27 @@ def uncited(statement: str) -> str:
     """
     body, changed = _CITED.subn("", statement)
     return body + ("。" if "，例如" in statement else ".") if changed else statement
+
+
+_EXAMPLES = re.compile(r"^(.*)(?:, such as |，例如).*$", re.DOTALL)
+
+
+def search_text(name: str, statement: str, wording: str) -> str:
+    """Return what a claim is found by: its name, and its statement where that says more.
+
+    The titles of examples, with which a template's and a model's statement ends, are left out: they would draw a claim
+    towards titles that sound alike.
+
+    >>> search_text("War films", "Looks for war films, mostly grim, such as Alien and Heat.", "llm")
+    'War films. Looks for war films, mostly grim.'
+    >>> search_text("War films", "Looks for war films, such as Heat.", "llm")
+    'War films'
+    """
+    if wording == "template":  # says no more than the name
+        return name
+    said = _EXAMPLES.sub(r"\1.", statement) if wording == "llm" else statement
+    more = {lemma for lemma in lemmas(said) if lemma not in FILLER | NEUTRAL}.difference(lemmas(name))
+    return f"{name}. {said}" if more else name
 
 
 def render(statement: str, titles: Sequence[str], language: Language) -> str:

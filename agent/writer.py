@@ -6,7 +6,6 @@ A server that cannot be reached ends the profile instead (`ChatError`), so that 
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
@@ -21,7 +20,17 @@ from agent.exemplary import adds_nothing, keeps_to, names_all_once, names_only
 from agent.phrasing import echoes, misspoken
 from agent.pipeline import in_thread
 from agent.themes import informative, is_informative
-from agent.verify import Grounds, Repetition, Verdict, Violation, attributes_named, verify, verify_claim
+from agent.verify import (
+    Grounds,
+    Repetition,
+    Verdict,
+    Violation,
+    attributes_named,
+    checks,
+    run_checks,
+    verify,
+    verify_claim,
+)
 from agent.words import (
     BriefSummary,
     IntentWords,
@@ -261,9 +270,6 @@ class LlmWriter:
     ) -> tuple[dict[int, Worded], dict[int, str]]:
         """Return the words that stand by the claim's place, those kept before among them, and what others repeat."""
         stand, repeats = dict(kept), dict[int, str]()
-        kinds = Counter(task.kind for task in tasks)
-        compared = [*enumerate(words), *kept.items()]
-        self._repetition.prepare([w.statement for n, w in compared if w.wording == "llm" and kinds[tasks[n].kind] > 1])
         for n, worded in enumerate(words):
             if worded.wording == "llm" and (other := self._repeated(tasks, n, worded, stand)):
                 repeats[n] = other
@@ -359,16 +365,15 @@ class LlmWriter:
 
     def _judge(self, task: ClaimTask, answer: ThemeWords | IntentWords, said: Sequence[str]) -> tuple[Worded, Verdict]:
         """Make a claim's words of an answer, and verify them."""
-        grounds = replace(task.grounds, others=tuple(said))
+        grounds = task.grounds
         written = answer.goal if isinstance(answer, IntentWords) else answer.statement
         sentence = in_part(quantified(without_listing(written, task.titles), task.telling), task.telling)
         # The sentence must rest on the traits by itself; the examples are added by code.
         name = in_part(short_name(answer.name.strip().rstrip("."), grounds.noun, task.telling), task.telling)
-        verdict = verify_claim(name, sentence, grounds, self._repetition if said else None)
+        verdict = verify_claim(name, sentence, grounds, self._repetition, said)
         cited = cite(sentence, answer.examples, self._language)
-        known = verify(cited, replace(grounds, others=()))
-        wrong = [v for v in known.violations if v.kind == "citation"]
-        wrong += echoes(name, sentence, task.titles, task.grounds) + misspoken(sentence)
+        wrong = run_checks(cited, grounds, checks.citations)
+        wrong += echoes(name, sentence, task.titles, grounds) + misspoken(sentence)
         words = Worded(name[:1].upper() + name[1:], cited, "llm", verdict.interpretive, verdict.words)
         return words, verdict._replace(violations=(*verdict.violations, *wrong))
 

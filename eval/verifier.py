@@ -47,9 +47,9 @@ def judge(folder: Path, repetition: Repetition) -> Iterator[Row]:
                 base_rates=base_rates,
                 vocabulary=vocabulary,
                 language=data["language"],
-                others=tuple(theme.get("other_claims", [])),
             )
-            verdict = verify_claim(sentence["name"], sentence["statement"], grounds, repetition)
+            said = theme.get("other_claims", [])
+            verdict = verify_claim(sentence["name"], sentence["statement"], grounds, repetition, said)
             yield Row(data["domain"], sentence, verdict)
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from psycopg import sql
-from sqlalchemy import String, case, cast, delete, func, insert, literal, or_, select, text, update
+from sqlalchemy import String, cast, delete, insert, literal, select, text, update
 from sqlmodel import Session, col
 
 from store.database import driver
@@ -40,8 +40,6 @@ _LOAD_CLAIMS = sql.SQL("""
     order by c.position
 """).format(_columns("c", _CLAIM))
 
-# How a model's statement ends: `agent.words.cite` has put the titles of examples there.
-_SUCH_AS = "^(.*)(, such as |\uff0c例如).*$"
 _LOCK = "select consent, corrections_revision from users where user_id = %s for update"
 # A statement after the lock, so that it sees what the one who had it has stored.
 _LATEST = """
@@ -68,6 +66,15 @@ class StoredClaim(NamedTuple):
 
     row: ClaimRow
     evidence: tuple[Cited, ...]
+
+
+class UnindexedClaim(NamedTuple):
+    """A claim that has no vector yet: the owner that it will have, and its words."""
+
+    owner: str
+    name: str
+    statement: str
+    wording: str
 
 
 class StoredProfile(NamedTuple):
@@ -288,31 +295,19 @@ def failures(session: Session, user_id: str) -> list[AttemptRow]:
     return list(session.scalars(query.order_by(col(AttemptRow.started_at))))
 
 
-def unindexed_claims(session: Session, model: str, users: Sequence[str] | None = None) -> list[tuple[str, str]]:
-    """Return (owner, text) of the claims of active, consented profiles that have no vector by this model.
+def unindexed_claims(session: Session, model: str, users: Sequence[str] | None = None) -> list[UnindexedClaim]:
+    """Return the claims of active, consented profiles that have no vector by this model.
 
     Only of these users, unless None is given: then of all.
-
-    The titles of examples are left out, which would draw a claim towards titles that sound alike. Without them, a
-    template's statement says no more than its name, so its name is its text; so it is of a claim that the user has
-    added without a statement.
     """
     owner = cast(col(ClaimRow.claim_pk), String)
-    said = case(
-        (or_(col(ClaimRow.wording) == "template", col(ClaimRow.name) == col(ClaimRow.statement)), col(ClaimRow.name)),
-        (
-            col(ClaimRow.wording) == "llm",
-            func.concat(col(ClaimRow.name), ". ", func.regexp_replace(col(ClaimRow.statement), _SUCH_AS, r"\1.")),
-        ),
-        else_=func.concat(col(ClaimRow.name), ". ", col(ClaimRow.statement)),
-    )
     has_vector = select(col(EmbeddingRow.owner_id)).where(
         col(EmbeddingRow.kind) == "claim",
         col(EmbeddingRow.model) == model,
         col(EmbeddingRow.owner_id) == owner,
     )
     query = (
-        select(owner, said)
+        select(owner, col(ClaimRow.name), col(ClaimRow.statement), col(ClaimRow.wording))
         .join(ProfileRow, col(ProfileRow.profile_id) == col(ClaimRow.profile_id))
         .join(UserRow, col(UserRow.user_id) == col(ProfileRow.user_id))
         .where(col(ProfileRow.active), col(UserRow.consent), ~has_vector.exists())
@@ -320,7 +315,7 @@ def unindexed_claims(session: Session, model: str, users: Sequence[str] | None =
     )
     if users is not None:
         query = query.where(col(ProfileRow.user_id).in_(users))
-    return [(row[0], row[1]) for row in session.execute(query)]
+    return [UnindexedClaim(*row) for row in session.execute(query)]
 
 
 def forget_old_claim_vectors(session: Session, users: Sequence[str] | None = None) -> None:

@@ -4,7 +4,7 @@
 that no text behind the claim supports and that no check forbids.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from agent.catalogue import Attribute
@@ -22,6 +22,7 @@ __all__ = [
     "Verdict",
     "Violation",
     "Vocabulary",
+    "run_checks",
     "verify",
     "verify_claim",
 ]
@@ -32,7 +33,8 @@ VERSION = "5"
 MAX_NAME_WORDS = 10
 MIN_WORDS, MAX_WORDS = 2, 45
 
-_CHECKS: tuple[Callable[[Seen, Grounds], Iterator[Violation]], ...] = (
+Check = Callable[[Seen, Grounds], Iterator[Violation]]
+_CHECKS: tuple[Check, ...] = (
     checks.citations,
     checks.instruction,
     checks.personal_data,
@@ -65,27 +67,32 @@ class Verdict(NamedTuple):
         return not self.violations
 
 
-def verify(text: str, grounds: Grounds, repetition: Repetition | None = None) -> Verdict:
-    """Check one sentence against its grounds."""
+def run_checks(text: str, grounds: Grounds, *which: Check) -> list[Violation]:
+    """Check one text by some of `agent.verify.checks` alone."""
+    return _run(Seen.of(text, grounds), grounds, which)
+
+
+def verify(text: str, grounds: Grounds, repetition: Repetition | None = None, others: Sequence[str] = ()) -> Verdict:
+    """Check one sentence against its grounds, and whether it repeats one of these others."""
     seen = Seen.of(text, grounds)
-    found = [violation for check in _CHECKS for violation in check(seen, grounds)]
+    found = _run(seen, grounds, _CHECKS)
     found += checks.polarity(seen, grounds)
     if not MIN_WORDS <= len(text.split()) <= MAX_WORDS and grounds.language == "en":
         found.append(Violation("length", f"write {MIN_WORDS} to {MAX_WORDS} words"))
     interpretive, said = _interpretation(seen, grounds)
     if grounds.language == "en" and not _rests_on_something(seen, grounds):
         found.append(Violation("ungrounded", "say what the items have in common, in the words of their traits"))
-    if repetition is not None and (other := repetition.of(text, grounds.others, grounds.vocabulary, grounds.known)):
+    if repetition is not None and (other := repetition.of(text, others, grounds.vocabulary, grounds.known)):
         found.append(Violation("repeats", f'this was said already: "{other}"'))
     return Verdict(tuple(dict.fromkeys(found)), interpretive, said)
 
 
-def verify_claim(name: str, statement: str, grounds: Grounds, repetition: Repetition | None = None) -> Verdict:
-    """Check a claim's statement and its name, which need not say whether the items are liked."""
-    whole = verify(statement, grounds, repetition)
-    seen = Seen.of(name, grounds)
-    found = [violation for check in _CHECKS for violation in check(seen, grounds)]
-    found += checks.coordination(seen, grounds)
+def verify_claim(
+    name: str, statement: str, grounds: Grounds, repetition: Repetition | None = None, others: Sequence[str] = ()
+) -> Verdict:
+    """Check a claim's statement, as `verify` does, and its name, which need not say whether the items are liked."""
+    whole = verify(statement, grounds, repetition, others)
+    found = run_checks(name, grounds, *_CHECKS, checks.coordination)
     if len(name.split()) > MAX_NAME_WORDS:
         found.append(Violation("length", f"a name has at most {MAX_NAME_WORDS} words"))
     return Verdict(tuple(dict.fromkeys((*whole.violations, *found))), whole.interpretive, whole.words)
@@ -94,6 +101,10 @@ def verify_claim(name: str, statement: str, grounds: Grounds, repetition: Repeti
 def attributes_named(text: str, grounds: Grounds) -> set[Attribute]:
     """Return the catalogue's attributes that a text names, in any of their forms."""
     return {a for *_, called in checks.mentions(Seen.of(text, grounds), grounds) for a in called}
+
+
+def _run(seen: Seen, grounds: Grounds, which: Sequence[Check]) -> list[Violation]:
+    return [violation for check in which for violation in check(seen, grounds)]
 
 
 def _interpretation(seen: Seen, grounds: Grounds) -> tuple[tuple[str, ...], int]:

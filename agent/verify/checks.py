@@ -228,10 +228,11 @@ def _inside_longer_phrase(first: int, last: int, seen: Seen, grounds: Grounds) -
 def nouns(seen: Seen, grounds: Grounds) -> Iterator[Violation]:
     """Items that their catalogue calls films are no books, unless a text of theirs has the word."""
     own = frozenset(lemmas(grounds.noun or ""))
-    kept = [group for group in NOUNS if own & group]
-    others = frozenset().union(*NOUNS).difference(*kept, own, grounds.known) if kept else frozenset()
+    if not any(own & group for group in NOUNS):
+        return
+    others = [group for group in NOUNS if not own & group]
     for word in seen.words:
-        if word.lemma in others:
+        if any(word.lemma in group for group in others) and word.lemma not in grounds.known:
             yield Violation("noun", f'these are {grounds.noun}: do not write "{word.text}"')
 
 

@@ -92,7 +92,6 @@ class Grounds:
         vocabulary: Of the catalogue.
         language: The language asked for.
         other_texts: What else may be quoted, such as the words of the claims that a summary rests on.
-        others: Claims of the same profile that this text must not repeat.
         user_id: Must not appear in the text.
     """
 
@@ -104,7 +103,6 @@ class Grounds:
     vocabulary: Vocabulary
     language: Language = "en"
     other_texts: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
     user_id: str = ""
     total: int = field(init=False)
 

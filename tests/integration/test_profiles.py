@@ -251,27 +251,6 @@ def test_a_profile_is_out_of_sight_while_consent_is_withdrawn(world: Database) -
     assert claim_vectors(world) < before  # no search finds what the user has withdrawn
 
 
-@pytest.mark.parametrize(
-    ("wording", "name", "statement", "found"),
-    [
-        ("template", "War", "Likes war, such as Heat.", "War"),
-        ("llm", "War", "Enjoys war, such as drama, such as Heat and Up.", "War. Enjoys war, such as drama."),
-        ("llm", "War", "Enjoys war.", "War. Enjoys war."),
-        ("llm", "战争", "喜欢战争\uff0c例如Heat。", "战争. 喜欢战争."),
-        ("user", "War", "I like films, such as Heat.", "War. I like films, such as Heat."),
-        ("user", "War", "War", "War"),
-    ],
-)
-def test_a_claim_is_found_by_its_words_without_the_titles(
-    world: Database, wording: str, name: str, statement: str, found: str
-) -> None:
-    execute(world, "delete from embeddings where kind = 'claim'")
-    said = {"wording": wording, "name": name, "words": statement}
-    execute(world, "update claims set wording = :wording, name = :name, statement = :words", **said)
-    with world.session() as session:
-        assert {text for _, text in profiles.unindexed_claims(session, "fake", ["ann"])} == {found}
-
-
 def test_a_profile_of_an_older_log_does_not_replace_one_of_a_newer(world: Database) -> None:
     with pytest.raises(ConflictError, match="later log"), world.session() as session:
         profiles.save(session, archive.to_rows(read(world, "ann")), log_revision=0)

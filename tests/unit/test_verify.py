@@ -247,20 +247,32 @@ class Axes:
 
 
 @pytest.mark.parametrize(
-    ("cosine", "other", "repeats"),
+    ("cosine", "text", "other", "repeats"),
     [
-        (0.95, "Something else of the 1950s.", True),  # nearly the same text
-        (0.8, "Enjoys crime of the 1990s.", True),  # names nothing of its own
-        (0.8, "Enjoys dramas of the 1950s.", False),  # crime is its own
-        (0.1, "Enjoys crime of the 1990s, westerns and more.", False),
-        (0.0, "Enjoys crime.", True),  # the same words that say something
+        (0.95, "Enjoys crime with clever twists.", "Enjoys drama with clever twists.", True),  # nearly the same text
+        (0.93, "Enjoys crime with clever twists.", "Enjoys drama with clever twists.", False),
+        (0.8, "Enjoys crime.", "Enjoys crime of the 1990s.", True),  # names nothing of its own
+        (0.8, "Enjoys crime.", "Enjoys dramas of the 1950s.", False),  # crime is its own
+        (0.1, "Enjoys crime.", "Enjoys crime of the 1990s, westerns and more.", False),
+        (0.0, "Enjoys crime.", "Enjoys crime.", True),  # the same words that say something
     ],
 )
-def test_repetition(cosine: float, other: str, repeats: bool) -> None:  # noqa: FBT001
-    repetition = Repetition(Axes(cosine))
-    verdict = verify("Enjoys crime.", replace(GROUNDS, others=(other,)), repetition)
-    assert kinds(verdict) == ({"repeats"} if repeats else set())
-    assert verify("Enjoys crime.", GROUNDS, repetition).passes  # nothing was said before
+def test_repetition(cosine: float, text: str, other: str, repeats: bool) -> None:  # noqa: FBT001
+    verdict = verify(text, GROUNDS, Repetition(Axes(cosine)), (other,))
+    assert ("repeats" in kinds(verdict)) is repeats
+    assert "repeats" not in kinds(verify(text, GROUNDS, Repetition(Axes(cosine))))  # nothing was said before
+
+
+def test_only_texts_that_might_be_alike_are_embedded() -> None:
+    asked: list[str] = []
+
+    def embed(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        asked.extend(texts)
+        return Axes(0.5)(texts)
+
+    others = ("Enjoys dramas of the 1950s [1].", "Enjoys crime of the 1990s [2].")
+    assert "repeats" in kinds(verify("Enjoys crime [3].", GROUNDS, Repetition(embed), others))
+    assert asked == ["Enjoys crime .", "Enjoys crime of the 1990s ."]
 
 
 def test_words() -> None:

@@ -18,6 +18,7 @@ from agent.words import (
     example_line,
     in_part,
     render,
+    search_text,
     short_name,
     theme_lines,
     title_of,
@@ -323,3 +324,19 @@ def test_tags() -> None:
     assert [tag.name for tag in found] == ["a"]  # b is usual, c rests on two events
     assert (found[0].events, found[0].share) == (10, 1.0)
     assert found[0].lift == pytest.approx((10 + 5 * 0.095) / 15 / 0.095, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wording", "name", "statement", "found"),
+    [
+        ("template", "War", "Likes war, such as Heat.", "War"),
+        ("llm", "War", "Enjoys war, such as drama, such as Heat and Up.", "War. Enjoys war, such as drama."),
+        ("llm", "War", "Enjoys war films.", "War"),
+        ("llm", "War", "Enjoys war of the 1950s.", "War. Enjoys war of the 1950s."),
+        ("llm", "战争", "喜欢战争，例如Heat。", "战争. 喜欢战争."),
+        ("user", "War", "I like films, such as Heat.", "War. I like films, such as Heat."),
+        ("user", "War", "War", "War"),
+    ],
+)
+def test_a_claim_is_found_by_its_words_without_the_titles(wording: str, name: str, statement: str, found: str) -> None:
+    assert search_text(name, statement, wording) == found
