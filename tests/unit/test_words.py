@@ -333,7 +333,7 @@ def test_tags() -> None:
         ("llm", "War", "Enjoys war, such as drama, such as Heat and Up.", "War. Enjoys war, such as drama."),
         ("llm", "War", "Enjoys war films.", "War"),
         ("llm", "War", "Enjoys war of the 1950s.", "War. Enjoys war of the 1950s."),
-        ("llm", "战争", "喜欢战争，例如Heat。", "战争. 喜欢战争."),
+        ("llm", "战争", "喜欢战争\uff0c例如Heat。", "战争. 喜欢战争."),
         ("user", "War", "I like films, such as Heat.", "War. I like films, such as Heat."),
         ("user", "War", "War", "War"),
     ],
