@@ -27,7 +27,7 @@ __all__ = [
     "verify_claim",
 ]
 
-VERSION = "5"
+VERSION = "6"
 """Raised with every change of what passes; it goes into the key of a profile."""
 
 MAX_NAME_WORDS = 10

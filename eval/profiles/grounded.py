@@ -155,7 +155,6 @@ class Judge(NamedTuple):
 
 def judge_all(written: Sequence[Written], judge: Judge) -> list[list[Judged]]:
     """Judge the claims of all profiles."""
-    judge.repetition.embed([w.statement(claim) for w in written for claim in w.profile.claims])  # all in one batch
     return [judge.claims(one) for one in written]
 
 
