@@ -114,7 +114,8 @@ def test_a_profile_stands_whose_words_only_repeat_one_another(database: Database
     made = profiler(database, scripted.url, max_fallback=0.0)
     assert made.llm is not None
     writer, model = made.llm
-    made.llm = LlmWriter(writer.chat, Repetition(made.embedder.embed, near=-1.0, common=0.0), "en"), model  # all texts are alike
+    alike = Repetition(made.embedder.embed, near=-1.0, common=0.0)  # all texts are
+    made.llm = LlmWriter(writer.chat, alike, "en"), model
     report = wrote(made, ["ann"])
     assert (report.written, report.failed, report.fallback) == (["ann"], {}, 1)
     assert [claim.wording for claim in read(database, "ann").claims] == ["llm", "template", "llm"]
