@@ -244,7 +244,7 @@ def search_text(name: str, statement: str, wording: str) -> str:
     if wording == "template":  # says no more than the name
         return name
     said = _EXAMPLES.sub(r"\1.", statement) if wording == "llm" else statement
-    more = {lemma for lemma in lemmas(said) if lemma not in FILLER | NEUTRAL}.difference(lemmas(name))
+    more = set(lemmas(said)) - set(lemmas(name)) - FILLER - NEUTRAL
     return f"{name}. {said}" if more else name
 
 
