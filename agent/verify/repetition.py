@@ -51,7 +51,7 @@ class Repetition:
             said_by_other = _said(words_of_other)
             own = (named - _named(words_of_other, vocabulary)) | ((said & known) - said_by_other)
             if said and said == said_by_other:
-                suspects.append((other, words_of_other, -1.0))
+                suspects.append((other, words_of_other, -np.inf))  # whatever the cosine
             elif not own:
                 suspects.append((other, words_of_other, self.nearish))
             elif len(said & said_by_other) >= self.common * min(len(said), len(said_by_other)):
